@@ -24,8 +24,8 @@
     |   +-- FleetMissingError   520   too few devices came within the time allowed
     |   +-- RoundsFailedError   530   round after round without a single usable update
 
-`str(error)` is one line: what is wrong, then the next step. Lower exceptions (OSError, sqlite3.Error, SerialException)
-are translated where they occur, with their cause kept.
+`str(error)` is one line: what is wrong, then the next step. Lower exceptions (OSError, sqlite3.Error,
+SerialException) are translated where they occur, with their cause kept.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class MessageError(LinkError):
 
 
 class SessionError(LinkError):
-    """A session could not be opened, or the other side ended it. ``device`` is its id in hex, "" when unknown."""
+    """A session could not be opened, or the other side ended it. ``device`` is its id in hex, or ""."""
 
     code = 240
 
@@ -153,12 +153,19 @@ class FlashError(BoardError):
 
 
 class FitError(BoardError):
-    """A model does not fit a board. ``needed`` and ``available`` are bytes of ``memory`` ("flash" or "ram")."""
+    """A model does not fit a board. ``needed`` and ``available``: bytes of ``memory``, "flash" or "ram"."""
 
     code = 360
 
     def __init__(
-        self, what: str, next_step: str, *, board: str = "", memory: str = "", needed: int = 0, available: int = 0
+        self,
+        what: str,
+        next_step: str,
+        *,
+        board: str = "",
+        memory: str = "",
+        needed: int = 0,
+        available: int = 0,
     ) -> None:
         super().__init__(what, next_step, board=board)
         self.memory = memory
@@ -240,10 +247,12 @@ class FleetMissingError(RoundError):
 
 
 class RoundsFailedError(RoundError):
-    """Round after round brought not one usable update. ``reasons``: device name -> why its last one was dropped."""
+    """Round after round brought not one usable update. ``reasons``: device name -> why it was dropped."""
 
     code = 530
 
-    def __init__(self, what: str, next_step: str, *, round: int = 0, reasons: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, what: str, next_step: str, *, round: int = 0, reasons: dict[str, str] | None = None
+    ) -> None:
         super().__init__(what, next_step, round=round)
         self.reasons = dict(reasons or {})
