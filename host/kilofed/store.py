@@ -1,0 +1,508 @@
+"""A run is a folder, and this is the module that knows what lies in it.
+
+    run.sqlite              every round, device, figure and note (WAL); one transaction a round
+    base.tflite             the model the run was started with
+    checkpoints/round-0007.tflite   the model after round 7
+    model.tflite            the newest checkpoint
+    lock                    held by the process that writes; its content is that process's number
+
+The order of a commit is: checkpoint (written beside, fsync, renamed), then the transaction, then
+model.tflite. So a process killed at any instant leaves a database whose last round has its checkpoint; a
+checkpoint without a round is removed and model.tflite is brought up to date when the folder is opened again.
+
+Readers (`open_run(..., write=False)`) take no lock and may look while a run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from kilofed.errors import RunFolderError, RunLockedError, RunMismatchError
+from kilofed.rounds.config import RunConfig
+from kilofed.rounds.records import DeviceRound, Ending, Kind, RoundRecord
+
+SCHEMA = 1
+DATABASE = "run.sqlite"
+MODEL = "model.tflite"
+BASE = "base.tflite"
+CHECKPOINTS = "checkpoints"
+LOCK = "lock"
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE devices (
+    device TEXT PRIMARY KEY, name TEXT NOT NULL, board TEXT NOT NULL, firmware TEXT NOT NULL,
+    capacity INTEGER NOT NULL, samples INTEGER NOT NULL, held_out INTEGER NOT NULL, seen REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE rounds (
+    kind TEXT NOT NULL, number INTEGER NOT NULL, ended TEXT NOT NULL, started REAL NOT NULL, seconds REAL NOT
+    NULL, head TEXT NOT NULL, accuracy REAL, PRIMARY KEY (kind, number)
+) WITHOUT ROWID;
+CREATE TABLE round_devices (
+    kind TEXT NOT NULL, number INTEGER NOT NULL, device TEXT NOT NULL, name TEXT NOT NULL, taken INTEGER NOT
+    NULL, reason TEXT NOT NULL, samples INTEGER NOT NULL, held_out INTEGER NOT NULL, loss REAL, base_correct
+    INTEGER NOT NULL, own_correct INTEGER NOT NULL, elapsed_ms INTEGER NOT NULL, bytes_up INTEGER NOT NULL,
+    bytes_down INTEGER NOT NULL, retries INTEGER NOT NULL, update_blob BLOB, PRIMARY KEY (kind, number,
+    device), FOREIGN KEY (kind, number) REFERENCES rounds (kind, number)
+) WITHOUT ROWID;
+CREATE TABLE master (id INTEGER PRIMARY KEY CHECK (id = 1), round INTEGER NOT NULL, head BLOB NOT NULL);
+CREATE TABLE notes (id INTEGER PRIMARY KEY, at REAL NOT NULL, device TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE figures (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+# The columns in the order of the dataclasses' fields.
+_DEVICE = "device, name, board, firmware, capacity, samples, held_out, seen"
+_ROUND = "ended, started, seconds, head, accuracy"
+_DEVICE_ROUND = (
+    "device, name, taken, reason, samples, held_out, loss, base_correct, own_correct, elapsed_ms,"
+    " bytes_up, bytes_down, retries, update_blob"
+)
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """What the run knows of a device. `seen` is Unix time."""
+
+    device: str
+    name: str
+    board: str
+    firmware: str
+    capacity: int
+    samples: int
+    held_out: int
+    seen: float
+
+
+@dataclass(frozen=True)
+class NoteRow:
+    """One line of the run's log. `at` is Unix time."""
+
+    at: float
+    device: str
+    text: str
+
+
+class Run:
+    """An open run folder. Use `create_run`, `open_run` or `resume_or_create`; it is a context manager.
+
+    Not for several threads at once.
+    """
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection, lock: int | None) -> None:
+        self.folder = folder
+        self._db = connection
+        self._lock = lock
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the database and gives the lock back. Nothing that was committed depends on it."""
+        self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def writable(self) -> bool:
+        """True for the process that runs the run."""
+        return self._lock is not None
+
+    # ---- what the run is -------------------------------------------------------------------------
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings the run was started with (with those of the last resumption that may change)."""
+        return RunConfig.from_json(json.loads(self._meta("config")))
+
+    @property
+    def model_hash(self) -> str:
+        """BLAKE2b-8 of base.tflite, 16 hex digits."""
+        return self._meta("model_hash")
+
+    @property
+    def tag(self) -> int:
+        """A number of this run's own, u16: it is mixed into round numbers on the wire (see rounds.engine)."""
+        return int(self._meta("tag"))
+
+    @property
+    def created(self) -> float:
+        """Unix time."""
+        return float(self._meta("created"))
+
+    @property
+    def model_path(self) -> Path:
+        """The newest model of the run."""
+        return self.folder / MODEL
+
+    def checkpoint_path(self, number: int) -> Path:
+        """Where the model after round `number` lies; 0 is the model before the first."""
+        return self.folder / BASE if number == 0 else self.folder / CHECKPOINTS / f"round-{number:04d}.tflite"
+
+    def _meta(self, key: str) -> str:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise RunFolderError(
+                f"{self.folder / DATABASE} has no {key}",
+                "start a new run in another folder",
+                path=str(self.folder),
+            )
+        return str(row[0])
+
+    # ---- rounds ----------------------------------------------------------------------------------
+
+    @property
+    def last_round(self) -> int:
+        """Number of the last committed training round, 0 before the first."""
+        row = self._db.execute(
+            "SELECT COALESCE(MAX(number), 0) FROM rounds WHERE kind = ?", (Kind.TRAIN.value,)
+        ).fetchone()
+        return int(row[0])
+
+    def master(self) -> tuple[int, bytes] | None:
+        """The newest master head as (round, int32 head blob), None before the first commit."""
+        row = self._db.execute("SELECT round, head FROM master").fetchone()
+        return None if row is None else (int(row[0]), bytes(row[1]))
+
+    def rounds(self, kind: Kind = Kind.TRAIN) -> list[RoundRecord]:
+        """Every committed round of a kind, oldest first."""
+        parts: dict[int, list[DeviceRound]] = {}
+        for row in self._db.execute(
+            f"SELECT number, {_DEVICE_ROUND} FROM round_devices WHERE kind = ? ORDER BY number, name",
+            (kind.value,),
+        ):
+            parts.setdefault(row[0], []).append(DeviceRound(row[1], row[2], bool(row[3]), *row[4:]))
+        return [
+            RoundRecord(
+                number, kind, Ending(ended), started, seconds, head, tuple(parts.get(number, ())), accuracy
+            )
+            for number, ended, started, seconds, head, accuracy in self._db.execute(
+                f"SELECT number, {_ROUND} FROM rounds WHERE kind = ? ORDER BY number", (kind.value,)
+            )
+        ]
+
+    def commit(self, record: RoundRecord, *, master: bytes | None = None, model: bytes | None = None) -> None:
+        """Makes a round permanent, whole or not at all.
+
+        master: the int32 head blob after the round, and model: the whole .tflite with its head; both for a
+        training round, neither for a personal one. A personal round with a number that is there already
+        replaces it.
+        """
+        self._must_write()
+        if (record.kind is Kind.TRAIN) != (master is not None and model is not None):
+            raise ValueError("a training round comes with master and model, a personal one without")
+        if model is not None:
+            write_atomically(self.checkpoint_path(record.number), model)
+        with self._transaction():
+            if record.kind is Kind.PERSONAL:
+                for table in ("round_devices", "rounds"):
+                    self._db.execute(
+                        f"DELETE FROM {table} WHERE kind = ? AND number = ?",
+                        (record.kind.value, record.number),
+                    )
+            r, key = record, (record.kind.value, record.number)
+            self._db.execute(
+                f"INSERT INTO rounds (kind, number, {_ROUND}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*key, r.ended.value, r.started, r.seconds, r.head, r.accuracy),
+            )
+            self._db.executemany(
+                f"INSERT INTO round_devices (kind, number, {_DEVICE_ROUND})"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        *key, d.device, d.name, int(d.taken), d.reason, d.samples, d.held_out, d.loss,
+                        d.base_correct, d.own_correct, d.elapsed_ms, d.bytes_up, d.bytes_down, d.retries,
+                        d.update,
+                    )
+                    for d in r.devices
+                ],
+            )  # fmt: skip
+            if master is not None:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO master (id, round, head) VALUES (1, ?, ?)",
+                    (record.number, master),
+                )
+        if model is not None:
+            write_atomically(self.model_path, model)
+
+    # ---- devices, notes, figures -----------------------------------------------------------------
+
+    def put_device(self, row: DeviceRow) -> None:
+        """Remembers a device, or what changed about it."""
+        self._must_write()
+        with self._transaction():
+            self._db.execute(
+                f"INSERT OR REPLACE INTO devices ({_DEVICE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    row.device,
+                    row.name,
+                    row.board,
+                    row.firmware,
+                    row.capacity,
+                    row.samples,
+                    row.held_out,
+                    row.seen,
+                ),
+            )
+
+    def devices(self) -> list[DeviceRow]:
+        """Every device that ever took part, by name."""
+        return [DeviceRow(*row) for row in self._db.execute(f"SELECT {_DEVICE} FROM devices ORDER BY name")]
+
+    def note(self, text: str, *, device: str = "") -> None:
+        """Adds a line to the run's log."""
+        self._must_write()
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO notes (at, device, text) VALUES (?, ?, ?)", (time.time(), device, text)
+            )
+
+    def notes(self) -> list[NoteRow]:
+        """The run's log, oldest first."""
+        return [NoteRow(*row) for row in self._db.execute("SELECT at, device, text FROM notes ORDER BY id")]
+
+    def put_figures(self, figures: Mapping[str, Any]) -> None:
+        """Stores figures by name; values are anything JSON holds."""
+        self._must_write()
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO figures (name, value) VALUES (?, ?)",
+                [(name, json.dumps(value)) for name, value in figures.items()],
+            )
+
+    def figures(self) -> dict[str, Any]:
+        """All figures by name."""
+        return {
+            str(n): json.loads(v)
+            for n, v in self._db.execute("SELECT name, value FROM figures ORDER BY name")
+        }
+
+    def set_config(self, config: RunConfig) -> None:
+        """Resumes with settings that may differ in what may change.
+
+        RunMismatchError names the first that may not.
+        """
+        self._must_write()
+        wrong = self.config.difference(config)
+        if wrong:
+            name = wrong[0]
+            old, new = getattr(self.config, name), getattr(config, name)
+            raise RunMismatchError(
+                f"the run in {self.folder} has {name} = {old}, not {new}",
+                f"leave {name} as it is, or start a new run in another folder",
+                path=str(self.folder),
+            )
+        with self._transaction():
+            self._put_meta({"config": json.dumps(config.as_json())})
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _put_meta(self, values: Mapping[str, str]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", list(values.items()))
+
+    def _must_write(self) -> None:
+        if not self.writable:
+            raise RunFolderError(
+                f"{self.folder} was opened for reading", "open it with write=True", path=str(self.folder)
+            )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise _damaged(self.folder, error) from error
+            raise
+        self._db.execute("COMMIT")
+
+    def _repair(self) -> None:
+        """After a kill: removes what a commit left half done. See the order in the module's description."""
+        last = self.last_round
+        folder = self.folder / CHECKPOINTS
+        for path in folder.iterdir():
+            number = path.stem.removeprefix("round-")
+            if path.suffix != ".tflite" or not number.isdigit() or int(number) > last:
+                path.unlink()
+        newest = self.checkpoint_path(last)
+        if not newest.is_file():
+            raise RunFolderError(
+                f"{newest} is missing",
+                "restore it, or start a new run in another folder",
+                path=str(self.folder),
+            )
+        content = newest.read_bytes()
+        if not self.model_path.is_file() or self.model_path.read_bytes() != content:
+            write_atomically(self.model_path, content)
+
+
+def create_run(folder: Path, *, config: RunConfig, model: bytes, model_hash: str) -> Run:
+    """Makes a run in `folder`, which must be empty or absent. The caller closes the run.
+
+    model: the .tflite all devices hold. RunFolderError when the folder has content, RunLockedError when
+    another process is about to do the same.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be made ({error})", "choose another folder", path=str(folder)
+        ) from error
+    lock = _take_lock(folder)
+    try:
+        strangers = sorted(p.name for p in folder.iterdir() if p.name != LOCK)
+        if strangers:
+            raise RunFolderError(
+                f"{folder} is not empty ({strangers[0]})", "choose a new folder for the run", path=str(folder)
+            )
+        (folder / CHECKPOINTS).mkdir()
+        write_atomically(folder / BASE, model)
+        write_atomically(folder / MODEL, model)
+        # The database is made under another name: a folder with run.sqlite is a whole run, always.
+        draft = folder / (DATABASE + ".new")
+        connection = _connect(draft)
+        try:
+            identity = uuid.uuid4()
+            connection.executescript("BEGIN;" + _TABLES + "COMMIT;")
+            connection.executemany(
+                "INSERT INTO meta (key, value) VALUES (?, ?)",
+                [
+                    ("schema", str(SCHEMA)),
+                    ("run", identity.hex),
+                    ("tag", str(identity.int & 0xFFFF)),
+                    ("created", repr(time.time())),
+                    ("config", json.dumps(config.as_json())),
+                    ("model_hash", model_hash),
+                ],
+            )
+        finally:
+            connection.close()
+        draft.rename(folder / DATABASE)
+        _sync_folder(folder)
+        return Run(folder, _connect(folder / DATABASE), lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def open_run(folder: Path, *, write: bool = False) -> Run:
+    """Opens a run that is there. The caller closes it.
+
+    write=False takes no lock: for reports, also while the run goes on. write=True takes the lock and repairs
+    what a kill left half done. RunFolderError when it is no run folder, RunLockedError when another process
+    writes to it.
+    """
+    database = folder / DATABASE
+    if not database.is_file():
+        raise RunFolderError(
+            f"{folder} is not a run folder (no {DATABASE})",
+            "name the folder given to --out",
+            path=str(folder),
+        )
+    lock = _take_lock(folder) if write else None
+    try:
+        connection = _connect(database)
+        run = Run(folder, connection, lock)
+        try:
+            version = run._meta("schema")
+            if version != str(SCHEMA):
+                raise RunFolderError(
+                    f"{database} has schema {version}, this program reads {SCHEMA}",
+                    "use the version of kilofed that made it",
+                    path=str(folder),
+                )
+            if write:
+                run._repair()
+        except sqlite3.Error as error:
+            connection.close()
+            raise _damaged(folder, error) from error
+        except BaseException:
+            connection.close()
+            raise
+        return run
+    except BaseException:
+        if lock is not None:
+            os.close(lock)
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a power cut leaves the old or the new one: written beside, fsync, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".new")
+    with draft.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _take_lock(folder: Path) -> int:
+    """The lock goes with the process, however it ends, so a stale one does not exist."""
+    path = folder / LOCK
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        content = os.read(handle, 20).strip()
+        os.close(handle)
+        pid = int(content) if content.isdigit() else 0
+        who = f"process {pid}" if pid else "another process"
+        raise RunLockedError(
+            f"{who} is running the run in {folder}",
+            "wait for it, or stop it first",
+            path=str(folder),
+            pid=pid,
+        ) from error
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    return handle
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.Error as error:
+        raise _damaged(path.parent, error) from error
+    return connection
+
+
+def _damaged(folder: Path, error: sqlite3.Error) -> RunFolderError:
+    return RunFolderError(
+        f"{folder / DATABASE} cannot be used ({error})",
+        "check the disk, or use another folder",
+        path=str(folder),
+    )

@@ -1,0 +1,123 @@
+"""The register of devices: who is known, who is let in, and where keys do not go."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from kilofed.errors import FleetError
+from kilofed.fleet import Device, Fleet, default_path, new_identity
+
+
+@dataclass
+class Hello:
+    device_id: bytes
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with Fleet(tmp_path / "deep" / "fleet.sqlite") as fleet:
+        yield fleet
+
+
+def test_a_registered_device_is_found_by_name_and_id(fleet: Fleet) -> None:
+    anna = new_identity("anna", "microbit", now=5.0)
+    fleet.add(anna)
+    assert (
+        fleet.find("anna")
+        == fleet.find(anna.hex)
+        == fleet.find(anna.hex.upper())
+        == fleet.get(anna.id)
+        == anna
+    )
+    assert fleet.all() == [anna]
+
+
+def test_the_register_outlives_the_process(fleet: Fleet) -> None:
+    anna = new_identity("anna", "microbit")
+    fleet.add(anna)
+    fleet.seen(anna.id, now=77.5)
+    with Fleet(fleet.path) as again:
+        found = again.find("anna")
+        assert found.key == anna.key
+        assert found.last_seen == 77.5
+
+
+def test_only_registered_devices_are_let_in(fleet: Fleet) -> None:
+    anna = new_identity("anna", "microbit")
+    assert fleet.admit(Hello(anna.id)) == 3
+    fleet.add(anna)
+    assert fleet.admit(Hello(anna.id)) == 0
+    fleet.remove("anna")
+    assert fleet.admit(Hello(anna.id)) == 3
+
+
+def test_a_name_or_id_is_given_once(fleet: Fleet) -> None:
+    anna = new_identity("anna", "microbit")
+    fleet.add(anna)
+    twin = new_identity("anna", "mps2-an386")
+    same_id = Device(anna.id, "bert", "microbit", bytes(32), 0.0)
+    for other in (twin, same_id):
+        with pytest.raises(FleetError, match="anna is registered already"):
+            fleet.add(other)
+    fleet.add(twin, replace=True)
+    assert fleet.all() == [twin]
+
+
+def test_asking_for_a_stranger_names_the_next_step(fleet: Fleet) -> None:
+    for ask in (fleet.find, fleet.remove):
+        with pytest.raises(FleetError, match="kilofed flash") as caught:
+            ask("nobody")
+        assert caught.value.device == "nobody"
+        assert caught.value.code == 420
+
+
+@pytest.mark.parametrize("name", ["", "thirteen-long", "two words", "-dash", "ümlaut", "a/b", "a\n"])
+def test_names_no_device_can_hold(name: str) -> None:
+    with pytest.raises(FleetError, match="cannot be the name"):
+        new_identity(name, "microbit")
+
+
+def test_identities_are_fresh() -> None:
+    one, two = new_identity("a", "microbit"), new_identity("b", "microbit")
+    assert one.id != two.id
+    assert one.key != two.key
+    assert (len(one.id), len(one.key)) == (8, 32)
+
+
+def test_a_key_is_in_no_repr() -> None:
+    device = new_identity("anna", "microbit")
+    assert repr(device.key) not in repr(device)
+    assert device.key.hex() not in repr(device)
+
+
+def test_nobody_else_may_read_the_register(fleet: Fleet) -> None:
+    fleet.add(new_identity("anna", "microbit"))
+    files = list(fleet.path.parent.iterdir())
+    assert len(files) >= 2, "the -wal file should be there while the register is open"
+    for path in files:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_a_register_of_another_version_is_refused(fleet: Fleet) -> None:
+    fleet._db.execute("UPDATE meta SET value = '9' WHERE key = 'schema'")
+    with pytest.raises(FleetError, match="schema 9"):
+        Fleet(fleet.path)
+
+
+def test_a_file_that_is_no_register_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.sqlite"
+    path.write_bytes(b"something else entirely, long enough to be looked at. " * 50)
+    with pytest.raises(FleetError, match="cannot be used"):
+        Fleet(path)
+
+
+def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/somewhere")
+    assert default_path() == Path("/somewhere/kilofed/fleet.sqlite")
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert default_path() == Path("/home/anna/.local/share/kilofed/fleet.sqlite")
