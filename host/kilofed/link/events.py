@@ -1,0 +1,161 @@
+"""What an endpoint tells its owner: frozen dataclasses, drained with ``events()``.
+
+Each says when it comes and how often. Numbers keep the units of `messages`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from kilofed.link.messages import Hello, Info, Reason, Result, Status, Train
+
+
+@dataclass(frozen=True, slots=True)
+class HelloSeen:
+    """A device said hello: once for each nonce, before it is welcomed or refused (`refused` is 0 or the reason)."""
+
+    hello: Hello
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session is open. Comes once a session, before anything else of it. Commands may be given from here on."""
+
+    hello: Hello
+    info: Info
+
+
+@dataclass(frozen=True, slots=True)
+class InfoChanged:
+    """The device's info is another than before: samples came, it finished collecting, ..."""
+
+    info: Info
+
+
+@dataclass(frozen=True, slots=True)
+class HeadDelivered:
+    """The device holds the head with this hash; said once for each `send_head`, also when it had it already."""
+
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The device took the train order: its first status for that round (it may already be uploading)."""
+
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Any other status that differs from the one before. After `cancel` this is how its effect shows."""
+
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class ResultReady:
+    """The result of the ordered round, with the whole update blob, hash checked (None when none was asked for).
+
+    The blob's inside has not been looked at: kilofed_tools.updates does that. Answer with `commit`.
+    """
+
+    result: Result
+    update: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The device has left the round: `commit` took effect."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The session ended: the last event of it. All commands are forgotten; what was received of an update is kept.
+
+    reason: a `Reason` (or a later version's number) when the peer said one, SILENT, PROTOCOL, ...; why: in words.
+    """
+
+    reason: int = Reason.NONE
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceError:
+    """The device refused or failed at something. code: magnitude of a kf_status_t; `errors.explain` has the words.
+
+    A train order that was not yet taken is dropped with it, and so is a head that was being sent when code is 10 or 6
+    (the link repeats what may be repeated before it says so).
+    """
+
+    code: int
+    detail: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Bytes between frames: boot text, noise, damaged frames, frames of a session that is over."""
+
+    data: bytes
+
+
+Event: TypeAlias = (
+    HelloSeen | Opened | InfoChanged | HeadDelivered | Training | Progress | ResultReady | Committed | Lost
+    | DeviceError | Stray
+)  # fmt: skip
+
+
+# ---- the device's side -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """A session with a host began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The host wants no session; hello is said again after wait_ms."""
+
+    reason: int
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadReceived:
+    """A whole head blob, hash checked. Answer with `take_head` or `refuse_head`."""
+
+    blob: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TrainAsked:
+    """Train: the endpoint is in state TRAINING. Call `progress` while at it, then `finish` or `fail`."""
+
+    order: Train
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """Stop training this round, or drop its result: the endpoint is idle already."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAsked:
+    """The result of this round was taken (verdict 0: commit the residual) or not; the endpoint is idle already."""
+
+    round: int
+    verdict: int
+
+
+DeviceEvent: TypeAlias = (
+    Welcomed | Refused | HeadReceived | TrainAsked | CancelAsked | CommitAsked | Lost | DeviceError | Stray
+)

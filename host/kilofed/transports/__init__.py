@@ -1,0 +1,7 @@
+"""Pipes under the link: serial ports and everything pyserial can open, TCP, and the base class for more."""
+
+from __future__ import annotations
+
+from kilofed.transports.base import READ_BYTES, Transport
+
+__all__ = ["READ_BYTES", "Transport"]
