@@ -2,11 +2,7 @@
 
     KilofedError                100   anything this project raises on purpose
     +-- (tools)             110-199   models, heads, conversion, data: see kilofed_tools.errors
-    +-- LinkError               200   a line to a device, or what came over it
-    |   +-- TransportError      210   a port or socket that cannot be opened, read or written
-    |   +-- FrameError          220   bytes that are no frame
-    |   +-- MessageError        230   a frame whose message is malformed or not allowed
-    |   +-- SessionError        240   a session that could not be opened or was ended by the other side
+    +-- (link)              200-299   lines, frames, messages, sessions: see kilofed.link.errors
     +-- BoardError              300   a board: its data, its image, the way to start it and flash it
     |   +-- CatalogueError      310   no such board, or its data file is wrong
     |   +-- BuildError          320   the firmware could not be built
@@ -42,58 +38,15 @@ __all__ = [
     "FlashError",
     "FleetError",
     "FleetMissingError",
-    "FrameError",
     "KilofedError",
-    "LinkError",
-    "MessageError",
     "RoundError",
     "RoundsFailedError",
     "RunFolderError",
     "RunLockedError",
     "RunMismatchError",
-    "SessionError",
     "StoreError",
     "ToolMissingError",
-    "TransportError",
 ]
-
-
-class LinkError(KilofedError):
-    """A line to a device failed, or what came over it was wrong."""
-
-    code = 200
-
-
-class TransportError(LinkError):
-    """A port or socket cannot be opened, read or written. ``address`` is the URL or HOST:PORT."""
-
-    code = 210
-
-    def __init__(self, what: str, next_step: str, *, address: str = "") -> None:
-        super().__init__(what, next_step)
-        self.address = address
-
-
-class FrameError(LinkError):
-    """Bytes that are no frame: broken COBS, a wrong check, too long."""
-
-    code = 220
-
-
-class MessageError(LinkError):
-    """A sound frame whose message is unknown, malformed or not allowed now."""
-
-    code = 230
-
-
-class SessionError(LinkError):
-    """A session could not be opened, or the other side ended it. ``device`` is its id in hex, or ""."""
-
-    code = 240
-
-    def __init__(self, what: str, next_step: str, *, device: str = "") -> None:
-        super().__init__(what, next_step)
-        self.device = device
 
 
 class BoardError(KilofedError):

@@ -239,7 +239,8 @@ def test_settings_survive_json() -> None:
     [
         {"rounds": 0}, {"rounds": 2.0}, {"epochs": 256}, {"epochs": True}, {"batch": 0}, {"batch": 257},
         {"lr": 0.0}, {"lr": float("nan")}, {"lr": 9.0}, {"prox": -0.1}, {"codec": "int3"}, {"fraction": 0.0},
-        {"fraction": 1.1}, {"quorum": 0.0}, {"seed": -1}, {"seed": 2**32}, {"patience": 0}, {"personal_epochs": 256},
+        {"fraction": 1.1}, {"quorum": 0.0},
+        {"seed": -1}, {"seed": 2**32}, {"patience": 0}, {"personal_epochs": 256},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(wrong: dict[str, object]) -> None:
