@@ -104,7 +104,8 @@ class UpdateError(KilofedError):
 
 
 class StrategyError(KilofedError):
-    """An update or a weight that an average cannot take. ``device``: who it came from, empty: nobody's fault."""
+    """An update or a weight that an average cannot take. ``device``: who it came from, empty: nobody's
+    fault."""
 
     code = 160
 
