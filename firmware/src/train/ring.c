@@ -116,7 +116,7 @@ int kf_ring_is_held_out(const kf_ring_t *ring, uint32_t slot)
 
 uint16_t kf_ring_held_out_count(const kf_ring_t *ring)
 {
-    return ring->holdout == 0 ? 0 : (uint16_t)(ring->count / ring->holdout);
+    return (uint16_t)(ring->holdout == 0 ? 0u : (uint32_t)ring->count / ring->holdout);
 }
 
 uint16_t kf_ring_train_count(const kf_ring_t *ring)

@@ -30,7 +30,7 @@ size_t kf_train_bytes(uint16_t classes, uint16_t batch, uint16_t capacity, uint1
     if (classes == 0 || classes > KF_MAX_CLASSES || batch == 0 || batch > KF_MAX_BATCH || capacity == 0 || holdout == 1) {
         return 0;
     }
-    const size_t slots = (size_t)capacity - (holdout ? capacity / holdout : 0);
+    const size_t slots = (size_t)capacity - (holdout ? (size_t)capacity / holdout : 0u);
     const size_t bytes = 4u * (size_t)classes + 2u * (size_t)batch * classes + slots * slot_bytes(capacity);
     return (bytes + 3u) & ~(size_t)3u;
 }
