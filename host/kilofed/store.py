@@ -30,7 +30,7 @@ from typing import Any
 
 from kilofed.errors import RunFolderError, RunLockedError, RunMismatchError
 from kilofed.rounds.config import RunConfig
-from kilofed.rounds.records import DeviceRound, Ending, Kind, RoundRecord
+from kilofed.rounds.records import DeviceRound, DeviceRow, Ending, Kind, RoundRecord
 
 SCHEMA = 1
 DATABASE = "run.sqlite"
@@ -68,20 +68,6 @@ _DEVICE_ROUND = (
     "device, name, taken, reason, samples, held_out, loss, base_correct, own_correct, elapsed_ms,"
     " bytes_up, bytes_down, retries, update_blob"
 )
-
-
-@dataclass(frozen=True)
-class DeviceRow:
-    """What the run knows of a device. `seen` is Unix time."""
-
-    device: str
-    name: str
-    board: str
-    firmware: str
-    capacity: int
-    samples: int
-    held_out: int
-    seen: float
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from kilofed.errors import ConfigError, RunFolderError, RunLockedError, RunMismatchError
 from kilofed.rounds.config import Deadlines, RunConfig, cohort_order, device_seed
-from kilofed.rounds.records import DeviceRound, Ending, Kind, RoundRecord
-from kilofed.store import DeviceRow, Run, create_run, open_run, write_atomically
+from kilofed.rounds.records import DeviceRound, DeviceRow, Ending, Kind, RoundRecord
+from kilofed.store import Run, create_run, open_run, write_atomically
 
 CONFIG = RunConfig(rounds=7, seed=11)
 
@@ -180,7 +181,7 @@ COMMIT_UNTIL_KILLED = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2].split(":")
-from kilofed.store import open_run
+from kilofed.store import Run, create_run, open_run, write_atomically
 import test_store as t
 with open_run(Path(sys.argv[1]), write=True) as run:
     for number in range(run.last_round + 1, 100000):

@@ -105,6 +105,20 @@ class RoundRecord:
         return sum(loss * samples for loss, samples in known) / total if total else None
 
 
+@dataclass(frozen=True)
+class DeviceRow:
+    """What a run remembers of a device. `seen` is Unix time."""
+
+    device: str
+    name: str
+    board: str
+    firmware: str
+    capacity: int
+    samples: int
+    held_out: int
+    seen: float
+
+
 class Phase(str, Enum):
     """What a device is doing, as the host sees it."""
 

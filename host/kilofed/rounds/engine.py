@@ -1,0 +1,507 @@
+"""The round engine: who is asked, what comes back, when a round is over, and what it leaves.
+
+    engine = Engine(config, model, run, fleet=fleet)
+    async with Connection.serial(url, endpoint=engine.endpoint()) as line:
+        engine.attach(line)
+        await engine.run(expected=1)
+
+A round sends the head to its cohort, orders training, adds up what comes, and ends
+
+    complete   when everybody asked has answered or was dropped for a reason of its own,
+    quorum     when enough have answered,
+    deadline   when time is up.
+
+A device that vanishes, lies or stays silent costs its own contribution and nothing else. The round is in the
+ledger before any device is told that its update was taken: a host killed in between costs those devices one
+residual, and never counts an update twice.
+
+One event loop, no threads; nothing here prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from kilofed.errors import FleetMissingError, RoundsFailedError
+from kilofed.fleet import REFUSED_UNKNOWN, WELCOME, Fleet
+from kilofed.link.events import HelloSeen, InfoChanged, Opened, Stray
+from kilofed.link.host import HostEndpoint
+from kilofed.link.messages import Hello, Info
+from kilofed.rounds.answers import Checked, check_figures, take_update
+from kilofed.rounds.config import RunConfig, cohort_order
+from kilofed.rounds.globalmodel import GlobalModel, round_on_wire
+from kilofed.rounds.member import Assignment, Line, Member, Traffic
+from kilofed.rounds.records import (
+    DeviceChanged,
+    DeviceDropped,
+    DeviceRound,
+    DeviceRow,
+    Ending,
+    Kind,
+    Note,
+    RoundEnded,
+    RoundRecord,
+    RoundStarted,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+)
+from kilofed_tools import heads
+from kilofed_tools.errors import KilofedError
+from kilofed_tools.strategies import FedAvg
+
+STRAY_NOTES = 20  # a line may write so many notes of boot text and noise
+STRAY_BYTES = 120  # of each
+KEEP_UPDATES = 65_536  # parameters up to which a round's update blobs are kept in the ledger
+
+
+class Ledger(Protocol):
+    """Where rounds are kept.
+
+    Kilofed.store.Run, or a list in a test. `commit` returns when the round is safe.
+    """
+
+    def commit(self, record: RoundRecord, *, master: bytes | None, model: bytes | None) -> None: ...
+
+    def put_device(self, row: DeviceRow) -> None: ...
+
+    def note(self, text: str, *, device: str = "") -> None: ...
+
+
+class Engine:
+    """Runs the rounds of one run over the lines attached to it.
+
+    config: the settings. model: the head to start from; changed by every training round. ledger: where rounds
+    go. done, tag: of the ledger's run: rounds that are committed, and the run's number on the wire. settled:
+    hex ids of the devices whose answer was in the last committed round (they may still wait to hear of it).
+    fleet: who is let in; None lets everybody in. measure: accuracy of the model on a test set of the
+    laboratory. observers: called with every RunEvent, in order; they must not block.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: GlobalModel,
+        ledger: Ledger,
+        *,
+        done: int = 0,
+        tag: int = 0,
+        settled: Sequence[str] = (),
+        fleet: Fleet | None = None,
+        measure: Callable[[GlobalModel], float] | None = None,
+        observers: Sequence[Callable[[RunEvent], None]] = (),
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.done = done
+        self._ledger = ledger
+        self._tag = tag
+        self._settled = frozenset(settled)
+        self._fleet = fleet
+        self._measure = measure
+        self._observers = tuple(observers)
+        self._members: dict[bytes, Member] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._marks: dict[bytes, Traffic] = {}
+        self._turned_away: set[bytes] = set()
+
+    # ---- lines -----------------------------------------------------------------------------------
+
+    def endpoint(self) -> HostEndpoint:
+        """A protocol endpoint for a new line, which asks this engine whom to let in."""
+        return HostEndpoint(rng=os.urandom, admit=self.admit)
+
+    def admit(self, hello: Hello) -> int:
+        """0 for a device that may take part, else the reason it is refused for."""
+        return WELCOME if self._fleet is None else self._fleet.admit(hello)
+
+    def attach(self, line: Line) -> None:
+        """Serves a line until it ends or the engine is closed. The caller opened it and closes it."""
+        task = asyncio.get_running_loop().create_task(self._serve(line), name=f"line {line.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._line_done)
+
+    @property
+    def members(self) -> list[Member]:
+        """Every device seen so far, by name."""
+        return sorted(self._members.values(), key=lambda m: (m.name, m.id))
+
+    async def close(self) -> None:
+        """Stops serving the lines; they stay open."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- the run ---------------------------------------------------------------------------------
+
+    async def run(self, *, expected: int, at_least: int = 1) -> None:
+        """Gathers the fleet, then runs every round that is left, and the personal one.
+
+        expected: devices waited for within the gather deadline. at_least: of them must come.
+        Raises FleetMissingError, RoundsFailedError, and whatever the ledger raises.
+        """
+        begun = self._now()
+        self._emit(RunStarted(self.config, self.done, expected, self.model.classes, self.model.features))
+        await self._gather(expected, at_least)
+        failed = 0
+        while self.done < self.config.rounds:
+            record = await self._round(self.done + 1, Kind.TRAIN)
+            if record is not None:
+                self.done, failed = record.number, 0
+                continue
+            failed += 1
+            if failed >= self.config.patience:
+                reasons = {m.name: m.dropped or m.lost_why for m in self.members}
+                worst = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:3] if why)
+                raise RoundsFailedError(
+                    f"{failed} rounds in a row brought no usable update ({worst})",
+                    "look at the devices, then start the same command again: it goes on from the last round",
+                    round=self.done + 1,
+                    reasons=reasons,
+                )
+        if self.config.personal_epochs:
+            await self._round(self.done, Kind.PERSONAL)
+        await self._settle_all()
+        self._emit(RunEnded(self.done, self._now() - begun))
+
+    async def _gather(self, expected: int, at_least: int) -> None:
+        deadline = self._now() + self.config.deadlines.gather
+
+        def missing() -> int:
+            return expected - sum(m.available or bool(m.excluded) for m in self._members.values())
+
+        while missing() > 0 and self._now() < deadline:
+            await self._wait(deadline)
+        present = [m for m in self.members if m.available]
+        if len(present) < at_least:
+            raise FleetMissingError(
+                f"{len(present)} of {expected} devices came within {self.config.deadlines.gather:g} s",
+                "check that they have power, samples and this run's model, then start again",
+                present=len(present),
+                wanted=expected,
+            )
+        if missing() > 0:
+            self._note(f"{missing()} of {expected} devices did not come; the run begins without them")
+        self._marks = {m.id: m.traffic for m in self._members.values()}
+
+    # ---- a round ---------------------------------------------------------------------------------
+
+    async def _round(self, number: int, kind: Kind) -> RoundRecord | None:
+        """One round; None when nobody's answer counted, and then nothing has changed."""
+        cohort = await self._choose(number)
+        head = self.model.head_blob()
+        digest = heads.head_hash(head)
+        average = self.model.average() if kind is Kind.TRAIN else None
+        begun, started = self._now(), time.time()
+        self._emit(RoundStarted(number, kind, tuple(m.name for m in cohort)))
+        for member in cohort:
+            order = self.model.order(self.config, number, kind, member.id, tag=self._tag, head_hash=digest)
+            member.assign(Assignment(order, head, begun))
+            self._show(member)
+        taken: dict[bytes, Checked] = {}
+        ended = await self._collect(cohort, average, taken, begun)
+        for member in cohort:
+            if member.pending:
+                member.drop(_late(ended, self._now() - begun))
+        for member in cohort:
+            if member.dropped:
+                self._emit(DeviceDropped(number, member.name, member.dropped))
+        record = None
+        if taken:
+            if average is not None:
+                self.model.apply(average)
+            record = RoundRecord(
+                number=number,
+                kind=kind,
+                ended=ended,
+                started=started,
+                seconds=self._now() - begun,
+                head=digest.hex(),
+                devices=self._entries(cohort, taken),
+                accuracy=self._measure(self.model) if self._measure and average is not None else None,
+            )
+            if average is not None:
+                self._ledger.commit(record, master=self.model.master_blob(), model=self.model.export())
+            else:
+                self._ledger.commit(record, master=None, model=None)
+            for member in cohort:
+                member.settle()
+        else:
+            self._note(f"round {number} brought no usable update and is done again")
+        for member in cohort:
+            member.leave()
+            self._show(member)
+        if record is not None:
+            self._emit(RoundEnded(record))
+        return record
+
+    async def _choose(self, number: int) -> list[Member]:
+        """The cohort: of the devices here, or gone so briefly that they may be back, the round's fraction."""
+        deadline = self._now() + self.config.deadlines.gather
+        while True:
+            grace = self._now() - self.config.deadlines.rejoin
+            here = {
+                m.id: m
+                for m in self._members.values()
+                if m.available or (not m.open and not m.excluded and m.absent_since > grace)
+            }
+            if any(m.available for m in here.values()):
+                size = max(1, math.ceil(self.config.fraction * len(here)))
+                chosen = cohort_order(self.config.seed, number, list(here))[:size]
+                return sorted((here[i] for i in chosen), key=lambda m: (m.name, m.id))
+            if self._now() >= deadline:
+                raise FleetMissingError(
+                    f"no device has been there for {self.config.deadlines.gather:g} s",
+                    "check the devices, then start the same command again: it goes on from the last round",
+                    present=0,
+                    wanted=len(self._members),
+                )
+            await self._wait(deadline)
+
+    async def _collect(
+        self, cohort: list[Member], average: FedAvg | None, taken: dict[bytes, Checked], begun: float
+    ) -> Ending:
+        """Takes answers as they come until the round is over; says why it is."""
+        limits = self.config.deadlines
+        enough = math.ceil(self.config.quorum * len(cohort))
+        deadline = begun + limits.round
+        while True:
+            now = self._now()
+            wake = deadline
+            for member in cohort:
+                if member.answer is not None and member.id not in taken and not member.dropped:
+                    self._take(member, average, taken)
+                if member.pending:
+                    wake = min(wake, self._watch(member, now))
+            if not any(m.pending for m in cohort):
+                return Ending.COMPLETE
+            if len(taken) >= enough:
+                return Ending.QUORUM
+            if now >= deadline:
+                return Ending.DEADLINE
+            await self._wait(wake)
+
+    def _watch(self, member: Member, now: float) -> float:
+        """Drops a member whose own deadline has passed; returns when to look at it again."""
+        limits = self.config.deadlines
+        assert member.assignment is not None
+        if not member.open:
+            until = member.absent_since + limits.rejoin
+            if now >= until:
+                member.drop(
+                    f"lost its session ({member.lost_why}) and was not back within {limits.rejoin:g} s"
+                )
+            return until
+        if member.retry_at is not None:
+            if now >= member.retry_at:
+                member.retry()
+                return now + limits.round
+            return member.retry_at
+        if not member.delivered and member.available:
+            until = member.waiting_since + limits.head
+            if now >= until:
+                member.drop(f"did not take the head within {limits.head:g} s")
+            return until
+        return math.inf
+
+    def _take(self, member: Member, average: FedAvg | None, taken: dict[bytes, Checked]) -> None:
+        assert member.answer is not None and member.info is not None
+        result, capacity = member.answer.result, member.info.capacity
+        try:
+            if average is None:
+                checked = check_figures(member.name, result, capacity=capacity)
+            else:
+                checked = take_update(
+                    member.name,
+                    result,
+                    member.answer.update,
+                    average,
+                    shape=(self.model.classes, self.model.features),
+                    capacity=capacity,
+                    codec=self.config.codec_number,
+                )
+        except KilofedError as error:
+            member.drop(error.what)
+            return
+        taken[member.id] = checked
+        if checked.note:
+            self._note(checked.note, member)
+
+    def _entries(self, cohort: list[Member], taken: dict[bytes, Checked]) -> tuple[DeviceRound, ...]:
+        keep = self.model.classes * self.model.features <= KEEP_UPDATES
+        entries = []
+        for member in cohort:
+            traffic = member.traffic
+            since = traffic - self._marks.get(member.id, Traffic())
+            self._marks[member.id] = traffic
+            checked, answer = taken.get(member.id), member.answer
+            if checked is None or answer is None:
+                entries.append(
+                    DeviceRound(
+                        member.hex, member.name, False, member.dropped,
+                        bytes_up=since.up, bytes_down=since.down, retries=since.retries,
+                    )
+                )  # fmt: skip
+                continue
+            entries.append(
+                DeviceRound(
+                    device=member.hex,
+                    name=member.name,
+                    taken=True,
+                    samples=checked.samples,
+                    held_out=checked.held_out,
+                    loss=answer.result.loss_q12 / 4096,
+                    base_correct=checked.base_correct,
+                    own_correct=checked.own_correct,
+                    elapsed_ms=answer.result.elapsed_ms,
+                    bytes_up=since.up,
+                    bytes_down=since.down,
+                    retries=since.retries,
+                    update=answer.update if keep else None,
+                )
+            )
+        return tuple(entries)
+
+    async def _settle_all(self) -> None:
+        """Gives the last commits time to arrive."""
+        deadline = self._now() + self.config.deadlines.goodbye
+        while any(m.open and m.settling for m in self._members.values()) and self._now() < deadline:
+            await self._wait(deadline)
+
+    # ---- what the lines say ----------------------------------------------------------------------
+
+    async def _serve(self, line: Line) -> None:
+        member: Member | None = None
+        stray = 0
+        try:
+            async for event in line.events():
+                match event:
+                    case Opened(hello, info):
+                        member = self._opened(line, hello, info, event)
+                    case HelloSeen(hello, refused):
+                        self._hello(hello, refused)
+                    case Stray(data):
+                        stray += 1
+                        if stray <= STRAY_NOTES:
+                            self._note(f"{line.name}: {_readable(data)}", member)
+                    case _:
+                        if member is None or member.line is not line:
+                            continue
+                        member.handle(event, self._now())
+                        if isinstance(event, InfoChanged):
+                            self._check_model(member, event.info)
+                            self._remember(member)
+                        self._show(member)
+                self._changed.set()
+        finally:
+            if member is not None and member.line is line:
+                member.lost("the line ended", self._now())
+                self._show(member)
+            self._changed.set()
+
+    def _opened(self, line: Line, hello: Hello, info: Info, event: Opened) -> Member:
+        member = self._members.get(hello.device_id)
+        if member is None:
+            known = self._fleet.get(hello.device_id) if self._fleet is not None else None
+            member = Member(hello.device_id, known.name if known else hello.device_id.hex())
+            self._members[member.id] = member
+            if member.hex in self._settled:
+                member.expect_settled(round_on_wire(self._tag, self.done, Kind.TRAIN))
+        if self._fleet is not None:
+            self._fleet.seen(member.id)
+        self._check_model(member, info)
+        member.opened(line, event, self._now())
+        self._remember(member)
+        self._show(member)
+        return member
+
+    def _check_model(self, member: Member, info: Info) -> None:
+        reason = ""
+        if info.model != self.model.hash:
+            reason = f"it holds model {info.model.hex()}, this run trains {self.model.hash.hex()}"
+        elif (info.classes, info.features) != (self.model.classes, self.model.features):
+            reason = f"its head is {info.classes} x {info.features}"
+        elif info.labels != self.model.labels_hash:
+            reason = "its labels are not this run's"
+        if reason and not member.excluded:
+            self._note(f"left out, {reason}: flash it with this run's model", member)
+        member.excluded = reason
+
+    def _hello(self, hello: Hello, refused: int) -> None:
+        if not refused or hello.device_id in self._turned_away:
+            return
+        self._turned_away.add(hello.device_id)
+        why = "it is not registered" if refused == REFUSED_UNKNOWN else f"reason {refused}"
+        self._note(
+            f"turned away {hello.device_id.hex()} ({hello.board}), {why}: `kilofed flash` registers a board"
+        )
+
+    def _remember(self, member: Member) -> None:
+        assert member.hello is not None and member.info is not None
+        self._ledger.put_device(
+            DeviceRow(
+                device=member.hex,
+                name=member.name,
+                board=member.hello.board,
+                firmware=member.hello.firmware_text,
+                capacity=member.info.capacity,
+                samples=member.info.train,
+                held_out=member.info.held_out,
+                seen=time.time(),
+            )
+        )
+
+    # ---- small things ----------------------------------------------------------------------------
+
+    def _line_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+            self._changed.set()
+
+    async def _wait(self, until: float) -> None:
+        """Until something changed, at most until then. Raises what a line's task died of."""
+        if self._failure is not None:
+            raise self._failure
+        self._changed.clear()
+        delay = until - self._now()
+        if delay > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), delay)
+        if self._failure is not None:
+            raise self._failure
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _emit(self, event: RunEvent) -> None:
+        for observer in self._observers:
+            observer(event)
+
+    def _show(self, member: Member) -> None:
+        self._emit(DeviceChanged(member.view()))
+
+    def _note(self, text: str, member: Member | None = None) -> None:
+        self._ledger.note(text, device=member.hex if member else "")
+        self._emit(Note(text, member.name if member else ""))
+
+
+def _late(ended: Ending, seconds: float) -> str:
+    if ended is Ending.QUORUM:
+        return "had not answered when the quorum was reached"
+    return f"had not answered after {seconds:.0f} s"
+
+
+def _readable(data: bytes) -> str:
+    text = "".join(chr(b) if 32 <= b < 127 else "." for b in data[:STRAY_BYTES])
+    return text if len(data) <= STRAY_BYTES else f"{text} ({len(data)} bytes)"
