@@ -1,0 +1,281 @@
+/* kf_model_open(): the one place where a file is judged. */
+#include "kilofed/model.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "../nn/op.h"
+#include "graph.h"
+#include "node.h"
+
+enum { HEAD_CLASSES_MIN = 2, HEAD_CLASSES_MAX = 1024, HEAD_FEATURES_MAX = 2048, METADATA_MAX = 64 };
+
+static kf_model_fault_t read_subgraph(kf_model_t *m, kf_fb_t *fb, uint32_t model) {
+    uint32_t count;
+    uint32_t at = kf_fb_get_vector(fb, model, KF_MODEL_SUBGRAPHS, 4, &count);
+    if (fb->bad || count != 1) {
+        return KF_FAULT_COUNT;
+    }
+    uint32_t graph = kf_fb_follow(fb, at);
+    uint32_t tensors;
+    uint32_t ops;
+    m->at_tensors = kf_fb_get_vector(fb, graph, KF_SUBGRAPH_TENSORS, 4, &tensors);
+    m->at_ops = kf_fb_get_vector(fb, graph, KF_SUBGRAPH_OPS, 4, &ops);
+    if (fb->bad || tensors == 0 || tensors > KF_MODEL_TENSORS_MAX || ops == 0 || ops > KF_MODEL_OPS_MAX) {
+        return KF_FAULT_COUNT;
+    }
+    m->tensors = (uint16_t)tensors;
+    m->ops = (uint16_t)ops;
+    uint32_t inputs;
+    uint32_t outputs;
+    uint32_t at_inputs = kf_fb_get_vector(fb, graph, KF_SUBGRAPH_INPUTS, 4, &inputs);
+    uint32_t at_outputs = kf_fb_get_vector(fb, graph, KF_SUBGRAPH_OUTPUTS, 4, &outputs);
+    if (fb->bad || inputs != 1 || outputs != 1) {
+        return KF_FAULT_COUNT;
+    }
+    uint32_t input = kf_fb_u32(fb, at_inputs);
+    uint32_t output = kf_fb_u32(fb, at_outputs);
+    if (input >= tensors || output >= tensors || input == output) {
+        return KF_FAULT_INDEX;
+    }
+    m->input = (uint16_t)input;
+    m->output = (uint16_t)output;
+    return KF_FAULT_NONE;
+}
+
+static kf_model_fault_t read_file(kf_model_t *m) {
+    kf_fb_t fb = kf_model_reader(m);
+    if (m->size < 8 || m->size > 0x7FFFFFFFu || memcmp(m->data + 4, "TFL3", 4) != 0) {
+        return KF_FAULT_FILE;
+    }
+    uint32_t model = kf_fb_follow(&fb, 0);
+    if (kf_fb_get_i32(&fb, model, KF_MODEL_VERSION, 0) != 3) {
+        return KF_FAULT_FILE;
+    }
+    m->at_opcodes = kf_fb_get_vector(&fb, model, KF_MODEL_OPCODES, 4, &m->opcodes);
+    m->at_buffers = kf_fb_get_vector(&fb, model, KF_MODEL_BUFFERS, 4, &m->buffers);
+    kf_model_fault_t fault = read_subgraph(m, &fb, model);
+    return fb.bad ? KF_FAULT_OFFSET : fault;
+}
+
+/* An input or output of the whole model: an activation of int8 or float32. */
+static kf_model_fault_t check_end(kf_model_t *m, uint16_t tensor, uint32_t *bytes, uint8_t *type) {
+    kf_tensor_t t;
+    m->error_tensor = tensor;
+    kf_model_fault_t fault = kf_tensor_read(m, tensor, &t);
+    if (fault != KF_FAULT_NONE) {
+        return fault;
+    }
+    if (t.constant != NULL) {
+        return KF_FAULT_BUFFER;
+    }
+    if (t.type != KF_TYPE_INT8 && t.type != KF_TYPE_FLOAT32) {
+        return KF_FAULT_TYPE;
+    }
+    *bytes = t.bytes;
+    *type = t.type;
+    m->error_tensor = KF_MODEL_NONE;
+    return KF_FAULT_NONE;
+}
+
+/* Everything an operator reads is constant or was written before; what it writes is new. */
+static kf_model_fault_t check_order(const kf_model_t *m, kf_node_t *node) {
+    for (uint32_t i = 0; i < node->inputs; i++) {
+        const kf_tensor_t *t = &node->in[i];
+        node->blame = t->index;
+        if (t->constant == NULL && kf_graph_written(m, t->index, node->index) >= (int32_t)node->index) {
+            return KF_FAULT_ORDER;
+        }
+    }
+    node->blame = node->out.index;
+    if (node->out.constant != NULL || kf_graph_written(m, node->out.index, node->index) < (int32_t)m->ops) {
+        return KF_FAULT_ORDER;
+    }
+    node->blame = KF_MODEL_NONE;
+    return KF_FAULT_NONE;
+}
+
+static kf_model_fault_t check_op(kf_model_t *m, uint16_t op) {
+    kf_node_t node;
+    kf_model_fault_t fault = kf_node_read(m, op, NULL, &node);
+    if (fault == KF_FAULT_NONE) {
+        fault = check_order(m, &node);
+    }
+    if (fault == KF_FAULT_NONE) {
+        fault = node.op->check(&node);
+    }
+    if (fault != KF_FAULT_NONE) {
+        m->error_op = op;
+        m->error_tensor = node.blame;
+    }
+    return fault;
+}
+
+/* The file's memory plan: metadata "OfflineMemoryAllocation", int32: version 1, subgraph 0, count, one offset a tensor. */
+static uint32_t find_plan(const kf_model_t *m) {
+    static const char name[] = "OfflineMemoryAllocation";
+    enum { NAME_BYTES = sizeof name - 1 };
+    kf_fb_t fb = kf_model_reader(m);
+    uint32_t count;
+    uint32_t at = kf_fb_get_vector(&fb, kf_fb_follow(&fb, 0), KF_MODEL_METADATA, 4, &count);
+    for (uint32_t i = 0; i < count && i < METADATA_MAX && !fb.bad; i++) {
+        uint32_t entry = kf_fb_follow(&fb, at + 4 * i);
+        uint32_t length;
+        uint32_t text = kf_fb_get_vector(&fb, entry, KF_METADATA_NAME, 1, &length);
+        uint32_t buffer = (uint32_t)kf_fb_get_i32(&fb, entry, KF_METADATA_BUFFER, 0);
+        if (fb.bad || length != NAME_BYTES || memcmp(m->data + text, name, NAME_BYTES) != 0 || buffer >= m->buffers) {
+            continue;
+        }
+        uint32_t bytes;
+        uint32_t data = kf_fb_get_vector(&fb, kf_fb_follow(&fb, m->at_buffers + 4 * buffer), KF_BUFFER_DATA, 1, &bytes);
+        if (!fb.bad && bytes == 12 + 4 * (uint32_t)m->tensors && kf_fb_i32(&fb, data) == 1 &&
+            kf_fb_i32(&fb, data + 4) == 0 && kf_fb_u32(&fb, data + 8) == m->tensors) {
+            return data + 12;
+        }
+    }
+    return 0;
+}
+
+/* Highest end of any operator's scratch, each in the lowest gap while its operator runs. */
+static uint32_t scratch_end(const kf_model_t *m, const uint16_t *own) {
+    uint32_t end = 0;
+    kf_node_t node;
+    kf_work_t work;
+    for (uint16_t op = 0; op < m->ops; op++) {
+        if (kf_op_work(m, op, NULL, &node, &work) == KF_FAULT_NONE && work.scratch_bytes != 0) {
+            uint32_t op_end = kf_plan_gap(m, own, op, work.scratch_bytes) + work.scratch_bytes;
+            if (op_end > end) {
+                end = op_end;
+            }
+        }
+    }
+    return end;
+}
+
+static void set_arena(kf_model_t *m, const uint16_t *own, uint32_t table_bytes) {
+    uint32_t tensors = kf_plan_end(m, own);
+    uint32_t scratch = scratch_end(m, own);
+    m->tensor_bytes = ((tensors > scratch ? tensors : scratch) + 3u) & ~3u;
+    m->arena_bytes = m->tensor_bytes + table_bytes;
+}
+
+/* Without a plan in the file (or with one that contradicts the graph): the device's own. */
+static kf_model_fault_t own_plan(kf_model_t *m) {
+    uint16_t own[KF_MODEL_OWN_PLAN_MAX];
+    if ((uint32_t)m->ops + 1 > KF_MODEL_OWN_PLAN_MAX) {
+        return KF_FAULT_PLAN;
+    }
+    kf_model_fault_t fault = kf_plan_make(m, own);
+    if (fault == KF_FAULT_NONE) {
+        set_arena(m, own, kf_plan_table_bytes(m));
+    }
+    return fault;
+}
+
+static kf_model_fault_t plan_memory(kf_model_t *m) {
+    m->at_plan = find_plan(m);
+    if (m->at_plan != 0) {
+        m->plan_from_file = 1;
+        if (kf_plan_check(m) == KF_FAULT_NONE) {
+            set_arena(m, NULL, 0);
+            return KF_FAULT_NONE;
+        }
+        m->plan_from_file = 0;
+    }
+    return own_plan(m);
+}
+
+/* Last FULLY_CONNECTED of the model, or KF_MODEL_NONE. Nothing but one SOFTMAX may follow it. */
+static uint16_t find_head(const kf_model_t *m, kf_node_t *node) {
+    for (uint16_t op = m->ops; op-- > 0;) {
+        if (kf_node_read(m, op, NULL, node) != KF_FAULT_NONE) {
+            break;
+        }
+        if (node->op->code == KF_BUILTIN_FULLY_CONNECTED) {
+            return op;
+        }
+        if (node->op->code != KF_BUILTIN_SOFTMAX || op + 1 != m->ops) {
+            break;
+        }
+    }
+    return KF_MODEL_NONE;
+}
+
+static void read_head(kf_model_t *m) {
+    kf_node_t node;
+    uint16_t op = find_head(m, &node);
+    if (op == KF_MODEL_NONE) {
+        return;
+    }
+    const kf_tensor_t *x = &node.in[0];
+    const kf_tensor_t *w = &node.in[1];
+    const kf_tensor_t *bias = &node.in[2];
+    kf_fb_t fb = kf_model_reader(m);
+    if (node.inputs != 3 || w->scales != 1 || kf_fb_get_u8(&fb, node.options, KF_FC_ACTIVATION, KF_ACT_NONE) != KF_ACT_NONE ||
+        x->constant != NULL || x->elements != (uint32_t)w->dims[1] || node.out.elements != (uint32_t)w->dims[0] ||
+        w->dims[0] < HEAD_CLASSES_MIN || w->dims[0] > HEAD_CLASSES_MAX || w->dims[1] > HEAD_FEATURES_MAX) {
+        return;
+    }
+    m->head.op = op;
+    m->head.input = x->index;
+    m->head.output = node.out.index;
+    m->head.classes = (uint16_t)w->dims[0];
+    m->head.features = (uint16_t)w->dims[1];
+    m->head.x_zp = x->zp;
+    m->head.x_scale_f32 = x->scale_f32;
+    m->head.weights_at = (uint32_t)(w->constant - m->data);
+    m->head.bias_at = (uint32_t)(bias->constant - m->data);
+    m->head.w_scale_f32 = w->scale_f32;
+    m->head.out_scale_f32 = node.out.scale_f32;
+    m->head.out_zp = node.out.zp;
+}
+
+static kf_model_fault_t open_model(kf_model_t *m) {
+    kf_model_fault_t fault = read_file(m);
+    if (fault == KF_FAULT_NONE) {
+        fault = check_end(m, m->input, &m->input_bytes, &m->input_type);
+    }
+    if (fault == KF_FAULT_NONE) {
+        fault = check_end(m, m->output, &m->output_bytes, &m->output_type);
+    }
+    for (uint16_t op = 0; op < m->ops && fault == KF_FAULT_NONE; op++) {
+        fault = check_op(m, op);
+    }
+    if (fault == KF_FAULT_NONE && kf_graph_written(m, m->output, m->ops) >= (int32_t)m->ops) {
+        m->error_tensor = m->output;
+        fault = KF_FAULT_ORDER;
+    }
+    if (fault == KF_FAULT_NONE) {
+        fault = plan_memory(m);
+    }
+    if (fault == KF_FAULT_NONE) {
+        read_head(m);
+    }
+    return fault;
+}
+
+kf_status_t kf_model_open(kf_model_t *m, const uint8_t *data, uint32_t size) {
+    if (m == NULL || data == NULL) {
+        return KF_ERR_ARG;
+    }
+    memset(m, 0, sizeof *m);
+    m->data = data;
+    m->size = size;
+    m->head.op = KF_MODEL_NONE;
+    m->error_op = KF_MODEL_NONE;
+    m->error_tensor = KF_MODEL_NONE;
+    kf_model_fault_t fault = open_model(m);
+    m->fault = (uint8_t)fault;
+    if (fault != KF_FAULT_NONE) {
+        m->arena_bytes = 0;
+        m->ops = 0;
+    }
+    return kf_fault_status(fault);
+}
+
+kf_status_t kf_model_need_head(const kf_model_t *m) {
+    if (m == NULL || m->ops == 0) {
+        return KF_ERR_ARG;
+    }
+    return m->head.op == KF_MODEL_NONE ? KF_ERR_HEAD : KF_OK;
+}

@@ -1,0 +1,66 @@
+/* The part of the TFLite schema (version 3) that the reader uses: field numbers of its tables in declaration order,
+ * and the values of its enums. Source: tensorflow/compiler/mlir/lite/schema/schema.fbs. */
+#ifndef KF_MODEL_SCHEMA_H
+#define KF_MODEL_SCHEMA_H
+
+enum { KF_MODEL_VERSION = 0, KF_MODEL_OPCODES = 1, KF_MODEL_SUBGRAPHS = 2, KF_MODEL_BUFFERS = 4, KF_MODEL_METADATA = 6 };
+enum { KF_OPCODE_OLD = 0, KF_OPCODE_NEW = 3 };
+enum { KF_SUBGRAPH_TENSORS = 0, KF_SUBGRAPH_INPUTS = 1, KF_SUBGRAPH_OUTPUTS = 2, KF_SUBGRAPH_OPS = 3 };
+enum {
+    KF_TENSOR_SHAPE = 0,
+    KF_TENSOR_TYPE = 1,
+    KF_TENSOR_BUFFER = 2,
+    KF_TENSOR_QUANTIZATION = 4,
+    KF_TENSOR_VARIABLE = 5,
+    KF_TENSOR_SPARSITY = 6
+};
+enum { KF_QUANT_SCALE = 2, KF_QUANT_ZERO_POINT = 3, KF_QUANT_DETAILS_TYPE = 4, KF_QUANT_DIMENSION = 6 };
+enum { KF_OPERATOR_CODE = 0, KF_OPERATOR_INPUTS = 1, KF_OPERATOR_OUTPUTS = 2, KF_OPERATOR_OPTIONS_TYPE = 3, KF_OPERATOR_OPTIONS = 4 };
+enum { KF_BUFFER_DATA = 0, KF_BUFFER_OFFSET = 1 };
+enum { KF_METADATA_NAME = 0, KF_METADATA_BUFFER = 1 };
+
+/* Options of operators. The window operators agree in their first three fields. */
+enum { KF_WINDOW_PADDING = 0, KF_WINDOW_STRIDE_W = 1, KF_WINDOW_STRIDE_H = 2 };
+enum { KF_CONV_ACTIVATION = 3, KF_CONV_DILATION_W = 4, KF_CONV_DILATION_H = 5 };
+enum { KF_DEPTHWISE_MULTIPLIER = 3, KF_DEPTHWISE_ACTIVATION = 4, KF_DEPTHWISE_DILATION_W = 5, KF_DEPTHWISE_DILATION_H = 6 };
+enum { KF_POOL_FILTER_W = 3, KF_POOL_FILTER_H = 4, KF_POOL_ACTIVATION = 5 };
+enum { KF_FC_ACTIVATION = 0, KF_FC_WEIGHTS_FORMAT = 1 };
+enum { KF_ADD_ACTIVATION = 0 };
+enum { KF_SOFTMAX_BETA = 0 };
+
+enum { KF_PADDING_SAME = 0, KF_PADDING_VALID = 1 };
+enum { KF_ACT_NONE = 0, KF_ACT_RELU = 1, KF_ACT_RELU_N1_TO_1 = 2, KF_ACT_RELU6 = 3 };
+enum { KF_TYPE_FLOAT32 = 0, KF_TYPE_INT32 = 2, KF_TYPE_INT8 = 9 };
+
+/* BuiltinOptions: which options table an operator carries; 0 is none. */
+enum {
+    KF_OPTIONS_NONE = 0,
+    KF_OPTIONS_CONV = 1,
+    KF_OPTIONS_DEPTHWISE = 2,
+    KF_OPTIONS_POOL = 5,
+    KF_OPTIONS_FC = 8,
+    KF_OPTIONS_SOFTMAX = 9,
+    KF_OPTIONS_ADD = 11
+};
+
+/* BuiltinOperator. */
+enum {
+    KF_BUILTIN_ADD = 0,
+    KF_BUILTIN_AVERAGE_POOL_2D = 1,
+    KF_BUILTIN_CONV_2D = 3,
+    KF_BUILTIN_DEPTHWISE_CONV_2D = 4,
+    KF_BUILTIN_DEQUANTIZE = 6,
+    KF_BUILTIN_FULLY_CONNECTED = 9,
+    KF_BUILTIN_LOGISTIC = 14,
+    KF_BUILTIN_MAX_POOL_2D = 17,
+    KF_BUILTIN_RESHAPE = 22,
+    KF_BUILTIN_SOFTMAX = 25,
+    KF_BUILTIN_PAD = 34,
+    KF_BUILTIN_MEAN = 40,
+    KF_BUILTIN_SQUEEZE = 43,
+    KF_BUILTIN_PADV2 = 60,
+    KF_BUILTIN_EXPAND_DIMS = 70,
+    KF_BUILTIN_QUANTIZE = 114
+};
+
+#endif

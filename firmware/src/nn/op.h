@@ -1,0 +1,58 @@
+/* What an operator is to the interpreter, and the table of all of them.
+ *
+ * A new operator is one C file with a kf_op_t, and one line in op.c.
+ */
+#ifndef KF_NN_OP_H
+#define KF_NN_OP_H
+
+#include <stdint.h>
+
+#include "../model/node.h"
+
+/* How an operator's work is cut, slices of equal cost, run in order from 0; and what it needs beside its tensors. */
+typedef struct kf_work {
+    uint32_t slices;
+    uint32_t macs;          /* of one slice; other work is counted at about its price in multiply-accumulates */
+    uint32_t scratch_bytes; /* in the arena while the operator runs, aligned to 4, kept between its slices */
+    uint32_t in_place;      /* bit i: the output may lie exactly where input i lies, when that input is not read later */
+} kf_work_t;
+
+/* Where the tensors of a running operator lie. */
+typedef struct kf_io {
+    const uint8_t *in[KF_NODE_INPUTS]; /* NULL for an absent input */
+    uint8_t *out;
+    void *scratch; /* aligned to 4 */
+} kf_io_t;
+
+typedef struct kf_op {
+    uint8_t code;         /* KF_BUILTIN_* */
+    uint8_t options_type; /* the options table it reads, KF_OPTIONS_NONE when it reads none */
+
+    /* Judge the node: everything that work() and run() rely on. Called with a decoded node whose tensors have sane shapes
+     * and whose constants have their full size. May set node->blame. */
+    kf_model_fault_t (*check)(kf_node_t *node);
+
+    /* Fill `work`, which comes zeroed. The node passed check(); so it did for run(). */
+    void (*work)(const kf_node_t *node, kf_work_t *work);
+
+    /* Compute slices [first, first + count). Slice 0 comes first and may prepare scratch for the rest. */
+    void (*run)(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count);
+} kf_op_t;
+
+/* The operator with a builtin code, or NULL. */
+const kf_op_t *kf_op_find(uint32_t code);
+
+/* Decode operator `op` of an opened model and say how its work is cut. */
+KF_MUST_CHECK kf_model_fault_t kf_op_work(const kf_model_t *m, uint16_t op, const kf_head_overlay_t *overlay, kf_node_t *node,
+                                          kf_work_t *work);
+
+/* Bytes of the own plan's table at the end of the arena: one uint16_t an activation, rounded up to 4. */
+static inline uint32_t kf_plan_table_bytes(const kf_model_t *m) {
+    return (2u * ((uint32_t)m->ops + 1u) + 3u) & ~3u;
+}
+
+extern const kf_op_t kf_op_add, kf_op_average_pool, kf_op_conv, kf_op_depthwise, kf_op_dequantize, kf_op_expand_dims,
+    kf_op_fully_connected, kf_op_logistic, kf_op_max_pool, kf_op_mean, kf_op_pad, kf_op_padv2, kf_op_quantize, kf_op_reshape,
+    kf_op_softmax, kf_op_squeeze;
+
+#endif

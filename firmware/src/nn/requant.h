@@ -1,0 +1,61 @@
+/* From an int32 sum to an int8 value: the fixed-point multiplication of TFLite, with its two roundings.
+ *
+ * A multiplier is mult * 2^(shift - 31): mult in [2^30, 2^31) (or 0), shift in [-31, 30]. Preparing one from scales follows
+ * the reference step by step: what it computes in double precision or in float32 is computed here in integers with the same
+ * roundings (tests/firmware/engine/test_requant.py compares several 100,000).
+ */
+#ifndef KF_NN_REQUANT_H
+#define KF_NN_REQUANT_H
+
+#include <stdint.h>
+
+#include "f32.h"
+
+typedef struct kf_requant {
+    int32_t mult;
+    int32_t shift;
+} kf_requant_t;
+
+/* The multiplier of num * 2^num_e / (den * 2^den_e), num < 2^48, den in [2^23, 2^24): the quotient in double precision,
+ * then to 31 bits, ties away from zero. Below 2^-32 it is 0. The shift is not limited upwards here. */
+kf_requant_t kf_requant_ratio(uint64_t num, int32_t num_e, uint32_t den, int32_t den_e);
+
+/* a / b, for two scales. */
+kf_requant_t kf_requant_scales(uint32_t a, uint32_t b);
+
+/* x * w / out with the product in double precision: convolutions, and FULLY_CONNECTED with a scale a channel. w may be 0. */
+kf_requant_t kf_requant_product(uint32_t x, uint32_t w, uint32_t out);
+
+/* x * w / out with the product in float32: FULLY_CONNECTED with one scale. */
+kf_requant_t kf_requant_product_f32(uint32_t x, uint32_t w, uint32_t out);
+
+/* round(a * b / 2^31), ties up. Fits unless a = b = -2^31. The shift of a negative number is arithmetic on every compiler
+ * we build with. */
+static inline int32_t kf_mul_high(int32_t a, int32_t b) {
+    return (int32_t)(((int64_t)a * b + (1 << 30)) >> 31);
+}
+
+/* round(x / 2^places), ties away from zero, places in [0, 31]. */
+static inline int32_t kf_round_shift(int32_t x, int32_t places) {
+    uint32_t mask = ((uint32_t)1 << places) - 1u;
+    uint32_t rest = (uint32_t)x & mask;
+    uint32_t half = (mask >> 1) + (x < 0 ? 1u : 0u);
+    return (x >> places) + (rest > half ? 1 : 0);
+}
+
+/* x * multiplier, rounded twice as the reference does. A left shift that leaves int32 wraps, as it does there. */
+static inline int32_t kf_requant(int32_t x, kf_requant_t by) {
+    if (by.shift > 0) {
+        return kf_mul_high((int32_t)((uint32_t)x << by.shift), by.mult);
+    }
+    return kf_round_shift(kf_mul_high(x, by.mult), -by.shift);
+}
+
+static inline int32_t kf_clamp(int32_t x, int32_t low, int32_t high) {
+    if (x < low) {
+        return low;
+    }
+    return x > high ? high : x;
+}
+
+#endif
