@@ -273,8 +273,23 @@ def _losses(d_y: Ints, total: Ints) -> Ints:
     return np.minimum(d_y + _ln_q12(total), LOSS_MAX)
 
 
+def _weight_shift(W: Ints) -> int:
+    """The smallest k, 0..8, for which every weight rounded to 2^k units is at most 32767."""
+    largest, k = int(np.abs(W).max()), 0
+    while (largest + ((1 << k) >> 1)) >> k > 32767:
+        k += 1
+    return k
+
+
+def _round_shift(v: Ints, k: int) -> Ints:
+    """v / 2^k, halves rounded up."""
+    return (v + ((1 << k) >> 1)) >> k
+
+
 def _forward(W: Ints, b: Ints, x: Floats) -> Ints:
-    z = (x @ ((W + 128) >> 8).astype(np.float64).T).astype(np.int64) + ((b + 128) >> 8)
+    k = _weight_shift(W)
+    dot = (x @ _round_shift(W, k).astype(np.float64).T).astype(np.int64)
+    z = _round_shift(dot + _round_shift(b, k), 8 - k)
     return np.clip(z, -(2**31), 2**31 - 1)
 
 

@@ -54,6 +54,7 @@ typedef struct kf_train {
     uint32_t random;  /* state of the generator */
     uint32_t loss;    /* sum over the epoch so far, 2^-12 nats */
     uint32_t peak;    /* largest |logit| of the epoch so far */
+    uint32_t largest; /* largest |weight| after the last batch, while a batch moves the weights: so far */
     int32_t error_sum; /* of the class under way */
     uint16_t samples; /* training slots */
     uint16_t done;    /* samples of this epoch in finished batches */
@@ -65,6 +66,7 @@ typedef struct kf_train {
     kf_rate_t step_b;
     uint8_t epoch;
     uint8_t phase;
+    uint8_t shift; /* of the dot products of the batch under way */
 
     /* Results, of the last finished epoch. */
     uint16_t loss_q12; /* mean loss in 2^-12 nats, each sample's capped at 65535; 65535 before the first epoch has ended */
@@ -74,7 +76,7 @@ typedef struct kf_train {
 /* Working memory of a training, in bytes, for a ring of that capacity and holdout. 0 when a count is outside its limit. */
 size_t kf_train_bytes(uint16_t classes, uint16_t batch, uint16_t capacity, uint16_t holdout);
 
-/* Begin. Trains from what `params` holds. `base` is the received head; only the proximal term reads it, and it may be NULL
+/* Begin, which looks once at every weight. Trains from what `params` holds. `base` is the received head; only the proximal term reads it, and it may be NULL
  * when cfg->prox is 0. `mem` (aligned to 4) holds the working memory. `cfg` is copied; everything else must outlive `t` and
  * stay as it is. On KF_OK the ring is locked until the last step or kf_train_cancel.
  * KF_ERR_ARG: a null pointer, batch, epochs or a rate outside its range, `mem` not aligned.
@@ -114,13 +116,15 @@ typedef struct kf_eval {
     uint16_t c;
     int8_t x_zp;
     uint8_t phase;
+    uint8_t params_shift;
+    uint8_t head_shift;
 
     uint16_t total;          /* results: held-out samples */
     uint16_t params_correct; /* of them right by `params` */
     uint16_t head_correct;   /* and by `head` */
 } kf_eval_t;
 
-/* Begin. `params` or `head` may be NULL and is then not counted. Everything given must outlive `e` and stay as it is; the
+/* Begin, which looks once at every weight. `params` or `head` may be NULL and is then not counted. Everything given must outlive `e` and stay as it is; the
  * ring is locked until the last step or kf_eval_cancel. No held-out sample is not an error: the totals are 0.
  * KF_ERR_ARG: a null pointer where none may be, or neither head nor params. KF_ERR_SHAPE: they differ from the ring. */
 KF_MUST_CHECK kf_status_t kf_eval_begin(kf_eval_t *e, kf_ring_t *ring, int8_t x_zp, const kf_params_t *params,

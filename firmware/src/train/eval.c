@@ -27,6 +27,8 @@ kf_status_t kf_eval_begin(kf_eval_t *e, kf_ring_t *ring, int8_t x_zp, const kf_p
     e->total = kf_ring_held_out_count(ring);
     e->phase = e->total == 0 ? DONE : params != NULL ? PARAMS : HEAD;
     if (e->phase != DONE) {
+        e->params_shift = (uint8_t)(params != NULL ? kf_weight_shift(kf_largest_weight(params)) : 0u);
+        e->head_shift = (uint8_t)(head != NULL ? kf_weight_shift(kf_largest_head_weight(head)) : 0u);
         e->slot = (uint16_t)(ring->holdout - 1u);
         ring->locks++;
     }
@@ -66,9 +68,9 @@ kf_status_t kf_eval_step(kf_eval_t *e, uint32_t max_macs)
     while (e->phase != DONE) {
         const uint32_t features = e->ring->width;
         const int8_t *q = kf_ring_features(e->ring, e->slot);
-        const int32_t z = e->phase == PARAMS ? kf_logit(e->params->weights + (size_t)e->c * features, e->params->bias[e->c], q,
-                                                        features, e->x_zp)
-                                             : kf_logit_head(e->head, e->c, q, e->x_zp);
+        const int32_t z = e->phase == PARAMS ? kf_logit(e->params->weights + (size_t)e->c * features, e->params->bias[e->c],
+                                                        e->params_shift, q, features, e->x_zp)
+                                             : kf_logit_head(e->head, e->c, e->head_shift, q, e->x_zp);
         if (e->c == 0 || z > e->best) {
             e->best = z;
             e->best_class = e->c;

@@ -10,6 +10,12 @@
 #include "kilofed/params.h"
 #include "kilofed/train.h"
 
+#if defined(__GNUC__) || defined(__clang__)
+#define KF_NOINLINE __attribute__((noinline))
+#else
+#define KF_NOINLINE
+#endif
+
 _Static_assert((-3 >> 1) == -2, "the trainer needs arithmetic right shifts");
 
 static inline int32_t clamp32(int32_t v, int32_t limit)

@@ -5,6 +5,7 @@
 #include "codec.h"
 #include "fixed.h"
 #include "kilofed/params.h"
+#include "logit.h"
 
 enum { KIND_HEAD = 1 };
 
@@ -174,14 +175,7 @@ kf_status_t kf_head_encode(const kf_params_t *params, uint32_t peak_q12, uint8_t
         return KF_ERR_MEMORY;
     }
     const uint32_t n = weight_count(params->classes, params->features);
-    uint32_t largest = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t m = magnitude(params->weights[i]);
-        if (m > largest) {
-            largest = m;
-        }
-    }
-    const uint32_t step = step_for(largest, 127);
+    const uint32_t step = step_for(kf_largest_weight(params), 127);
 
     memset(blob, 0, need);
     blob[0] = KF_BLOB_VERSION;

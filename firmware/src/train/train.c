@@ -95,6 +95,7 @@ kf_status_t kf_train_begin(kf_train_t *t, const kf_train_config_t *cfg, kf_ring_
         }
     }
     t->random = prng_seed(cfg->seed);
+    t->largest = kf_largest_weight(params);
     t->loss_q12 = UINT16_MAX;
     t->i = (uint16_t)(t->samples - 1u);
     t->phase = SHUFFLE;
@@ -129,6 +130,7 @@ static void begin_batch(kf_train_t *t)
     t->size = left < t->cfg.batch ? (uint16_t)left : t->cfg.batch;
     t->step_w = divide_rate(t->cfg.lr_w, t->size);
     t->step_b = divide_rate(t->cfg.lr_b, t->size);
+    t->shift = (uint8_t)kf_weight_shift(t->largest);
     t->i = 0;
     t->c = 0;
     t->phase = FORWARD;
@@ -153,8 +155,8 @@ static uint32_t forward_class(kf_train_t *t)
 {
     const kf_params_t *p = t->params;
     const uint32_t slot = order_get(t, (uint32_t)t->done + t->i);
-    const int32_t z = kf_logit(p->weights + (size_t)t->c * p->features, p->bias[t->c], kf_ring_features(t->ring, slot),
-                               p->features, t->cfg.x_zp);
+    const int32_t z = kf_logit(p->weights + (size_t)t->c * p->features, p->bias[t->c], t->shift,
+                               kf_ring_features(t->ring, slot), p->features, t->cfg.x_zp);
     t->logits[t->c] = z;
     if (magnitude(z) > t->peak) {
         t->peak = magnitude(z);
@@ -174,6 +176,7 @@ static uint32_t softmax_sample(kf_train_t *t)
     t->phase = FORWARD;
     if (++t->i == t->size) {
         t->f = 0;
+        t->largest = 0; /* the update below sees every weight */
         t->phase = UPDATE;
     }
     return 8 * classes;
@@ -190,32 +193,39 @@ static int32_t sum_errors(const kf_train_t *t)
     return sum;
 }
 
-/* G[k] = sum_i error[i][c] * x_i[f + k], k = 0..3, for the first `n` of them. The zero point comes out of the loop:
- * sum e (q - zp) = sum e q - zp sum e. |sum e q| <= 2^15 * 128 * 256 = 2^30, |zp sum e| likewise, and
- * |G| <= 2^15 * 255 * 256 < 2^31. Four sums at a time read each error once; an error of 0, frequent late, costs nothing. */
-static void gradient4(const kf_train_t *t, uint32_t n, int32_t G[4])
+/* G[k] = sum_i error[i][c] * x_i[f + k], k = 0..3. The zero point comes out of the loop: sum e (q - zp) = sum e q - zp sum e.
+ * |sum e q| <= 2^15 * 128 * 256 = 2^30, |zp sum e| likewise, and |G| <= 2^15 * 255 * 256 < 2^31. Four sums at a time read each
+ * error once; an error of 0, frequent late in a training, costs nothing. */
+KF_NOINLINE static void gradient4(const kf_train_t *t, uint32_t f, int32_t G[4])
 {
-    const uint32_t classes = t->params->classes;
     const int16_t *error = t->errors + t->c;
     int32_t g0 = 0, g1 = 0, g2 = 0, g3 = 0;
-    for (uint32_t i = 0; i < t->size; i++, error += classes) {
+    for (uint32_t i = 0; i < t->size; i++, error += t->params->classes) {
         const int32_t e = *error;
-        if (e == 0) {
-            continue;
-        }
-        const int8_t *q = kf_ring_features(t->ring, order_get(t, (uint32_t)t->done + i)) + t->f;
-        g0 += e * q[0];
-        if (n == 4) {
+        if (e != 0) {
+            const int8_t *q = kf_ring_features(t->ring, order_get(t, (uint32_t)t->done + i)) + f;
+            g0 += e * q[0];
             g1 += e * q[1];
             g2 += e * q[2];
             g3 += e * q[3];
         }
     }
-    const int32_t shift = t->cfg.x_zp * t->error_sum;
-    G[0] = g0 - shift;
-    G[1] = g1 - shift;
-    G[2] = g2 - shift;
-    G[3] = g3 - shift;
+    const int32_t offset = t->cfg.x_zp * t->error_sum;
+    G[0] = g0 - offset;
+    G[1] = g1 - offset;
+    G[2] = g2 - offset;
+    G[3] = g3 - offset;
+}
+
+/* The same for one feature: what four do not divide. */
+static int32_t gradient1(const kf_train_t *t, uint32_t f)
+{
+    const int16_t *error = t->errors + t->c;
+    int32_t g = 0;
+    for (uint32_t i = 0; i < t->size; i++, error += t->params->classes) {
+        g += *error * kf_ring_features(t->ring, order_get(t, (uint32_t)t->done + i))[f];
+    }
+    return g - t->cfg.x_zp * t->error_sum;
 }
 
 /* One step of a weight: first the gradient, then, from the value before it, the proximal term. |W - base| < 2^24. */
@@ -228,6 +238,9 @@ static void move_weight(kf_train_t *t, int32_t *w, int32_t G)
     if (t->cfg.prox.mantissa != 0) {
         const int32_t pull = scale32(before - kf_head_weight(t->base, t->c, t->f), t->cfg.prox);
         *w = clamp32(*w - pull, KF_WEIGHT_MAX);
+    }
+    if (magnitude(*w) > t->largest) {
+        t->largest = magnitude(*w);
     }
 }
 
@@ -275,8 +288,13 @@ static uint32_t update_some(kf_train_t *t)
     const uint32_t end = features - t->f < WEIGHTS_PER_UNIT ? features : t->f + (uint32_t)WEIGHTS_PER_UNIT;
     while (t->f < end) {
         int32_t G[4];
-        const uint32_t n = end - t->f >= 4 ? 4 : 1;
-        gradient4(t, n, G);
+        uint32_t n = 4;
+        if (end - t->f >= 4) {
+            gradient4(t, t->f, G);
+        } else {
+            n = 1;
+            G[0] = gradient1(t, t->f);
+        }
         for (uint32_t k = 0; k < n; k++, t->f++) {
             move_weight(t, &row[t->f], G[k]);
         }
