@@ -13,7 +13,9 @@ from kilofed.link.messages import Hello, Info, Reason, Result, Status, Train
 
 @dataclass(frozen=True, slots=True)
 class HelloSeen:
-    """A device said hello: once for each nonce, before it is welcomed or refused (`refused` is 0 or the reason)."""
+    """A device said hello: once for each nonce, before it is welcomed or refused (`refused` is 0 or the
+    reason).
+    """
 
     hello: Hello
     refused: int = 0
@@ -21,7 +23,9 @@ class HelloSeen:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session is open. Comes once a session, before anything else of it. Commands may be given from here on."""
+    """A session is open. Comes once a session, before anything else of it. Commands may be given from here
+    on.
+    """
 
     hello: Hello
     info: Info
@@ -36,7 +40,9 @@ class InfoChanged:
 
 @dataclass(frozen=True, slots=True)
 class HeadDelivered:
-    """The device holds the head with this hash; said once for each `send_head`, also when it had it already."""
+    """The device holds the head with this hash; said once for each `send_head`, also when it had it
+    already.
+    """
 
     hash: bytes
 
@@ -57,7 +63,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ResultReady:
-    """The result of the ordered round, with the whole update blob, hash checked (None when none was asked for).
+    """The result of the ordered round, with the whole update blob, hash checked (None when none was asked
+    for).
 
     The blob's inside has not been looked at: kilofed_tools.updates does that. Answer with `commit`.
     """
@@ -75,9 +82,11 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The session ended: the last event of it. All commands are forgotten; what was received of an update is kept.
+    """The session ended: the last event of it. All commands are forgotten; what was received of an update
+    is kept.
 
-    reason: a `Reason` (or a later version's number) when the peer said one, SILENT, PROTOCOL, ...; why: in words.
+    reason: a `Reason` (or a later version's number) when the peer said one, SILENT, PROTOCOL, ...; why: in
+    words.
     """
 
     reason: int = Reason.NONE
@@ -86,10 +95,11 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class DeviceError:
-    """The device refused or failed at something. code: magnitude of a kf_status_t; `errors.explain` has the words.
+    """The device refused or failed at something. code: magnitude of a kf_status_t; `errors.explain` has the
+    words.
 
-    A train order that was not yet taken is dropped with it, and so is a head that was being sent when code is 10 or 6
-    (the link repeats what may be repeated before it says so).
+    A train order that was not yet taken is dropped with it, and so is a head that was being sent when code
+    is 10 or 6 (the link repeats what may be repeated before it says so).
     """
 
     code: int
@@ -110,7 +120,7 @@ Event: TypeAlias = (
 )  # fmt: skip
 
 
-# ---- the device's side -------------------------------------------------------------------------------------------
+# ---- the device's side ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +138,8 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class HeadReceived:
-    """A whole head blob, hash checked. Answer with `take_head` or `refuse_head`."""
+    """`take_head` took a head: it is the base now."""
 
-    blob: bytes
     hash: bytes
 
 
@@ -150,7 +159,9 @@ class CancelAsked:
 
 @dataclass(frozen=True, slots=True)
 class CommitAsked:
-    """The result of this round was taken (verdict 0: commit the residual) or not; the endpoint is idle already."""
+    """The result of this round was taken (verdict 0: commit the residual) or not; the endpoint is idle
+    already.
+    """
 
     round: int
     verdict: int

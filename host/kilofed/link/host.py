@@ -1,11 +1,12 @@
-"""The host's side of one line: a sans-IO state machine. Bytes and time go in, bytes, events and a deadline come out.
+"""The host's side of one line: a sans-IO state machine. Bytes and time in, bytes, events and a deadline out.
 
     endpoint = HostEndpoint(rng=os.urandom)
-    loop:   endpoint.receive(bytes_from_the_line, now)     or  endpoint.poll(now) when next_deadline() has come
+    loop:   endpoint.receive(bytes_from_the_line, now)   or   endpoint.poll(now) when next_deadline() has come
             line.write(endpoint.data_to_send())
             for event in endpoint.events(): ...
 
-`now` is in seconds of any monotonic clock. After every call (commands too) take data_to_send() and events().
+`now` is in seconds of any monotonic clock. A command takes effect at the next receive() or poll();
+next_deadline() is due at once after one.
 """
 
 from __future__ import annotations
@@ -13,30 +14,62 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kilofed.link.events import Event
-from kilofed.link.messages import Hello, Info, Reason, Status, TrainOrder
+from kilofed.link import events as ev
+from kilofed.link.blobs import MOST_REFUSALS, BlobReceiver, BlobSender, blob_hash, blob_id, update_bytes
+from kilofed.link.endpoint import Counters, Endpoint
+from kilofed.link.errors import SessionError, StatusCode
+from kilofed.link.frames import Direction, RawFrame
+from kilofed.link.messages import (
+    PROTOCOL_VERSION,
+    Accept,
+    BlobKind,
+    Busy,
+    Bye,
+    Cancel,
+    Chunk,
+    Commit,
+    Error,
+    Hello,
+    Info,
+    Message,
+    Ping,
+    Probe,
+    Reason,
+    Refuse,
+    Result,
+    State,
+    Status,
+    Train,
+    TrainOrder,
+    Verdict,
+    Welcome,
+    encode,
+)
+from kilofed.link.session import MOST_BUSY, REPEAT, Repeater, Session, round_trip, session_id
+
+ANSWER_INFO = 0.25  # how long an info waits for a command to answer it, before a ping does, seconds
+HEAD_TRIES = 3  # how often a head is brought again to a device that says it does not hold it
+
+__all__ = ["Counters", "HostEndpoint"]
 
 
 @dataclass(slots=True)
-class Counters:
-    """Since the endpoint was made. Bytes are bytes on the wire: headers, checks, COBS and delimiters included."""
+class _Pending:
+    """A session that was offered with a welcome and has not begun."""
 
-    bytes_up: int = 0  # received, noise included
-    bytes_down: int = 0  # given to the transport
-    bytes_stray: int = 0  # the part of bytes_up that was no frame
-    frames_up: int = 0
-    frames_down: int = 0
-    damaged: int = 0  # pieces between delimiters that were no frame
-    retries: int = 0  # frames sent again, and chunks sent again
-    sessions: int = 0
+    hello: Hello
+    welcome: Welcome
+    session: Session
+    since: float
 
 
-class HostEndpoint:
+class HostEndpoint(Endpoint[ev.Event]):
     """One device's protocol on the host.
 
-    rng: gives n random bytes (os.urandom; a seeded source in tests). admit: called with every hello; 0 welcomes, another
-    number is the `Reason` to refuse with. max_frame: longest frame this side takes, 64..1024. window: most bytes on the
-    wire sent beyond the last accept, whatever the device offers. heartbeat: seconds, 0.1..65.
+    rng: gives n random bytes (os.urandom; a seeded source in tests). admit: called with each new hello; 0
+    welcomes, another number is the `Reason` to refuse with. max_frame: longest frame this side takes,
+    64..1024. window: most bytes on the wire sent beyond the last accept, whatever the device offers.
+    heartbeat: seconds, 0.1..65.
 
     Life: it probes, a device says hello, `Opened` comes with what the device holds. Then, a round:
 
@@ -44,11 +77,15 @@ class HostEndpoint:
         train(order)     -> Training, Progress..., ResultReady
         commit(round, 0) -> Committed
 
-    send_head and train may be given together: the order waits until the head has arrived. Every command may be given
-    again with the same content, which changes nothing but asks for its event anew. `Lost` forgets all commands; the
-    line stays open, and at the next `Opened` the owner says again what it wants (`info` tells what the device holds,
-    is doing, and which round): train() for the round whose result waits fetches that result, and nothing of an update
-    that was received before is sent again. A result of a round that was not ordered in this session is left alone.
+    send_head and train may be given together, and with the commit of the round before: each waits for what
+    it needs. Every command may be given again with the same content, which changes nothing but has its
+    event said anew.
+
+    `Lost` forgets all commands; the line stays open, and at the next `Opened` the owner says again what it
+    wants (`info` tells what the device holds, is doing, and which round): train() for the round whose
+    result waits fetches that result, and nothing of an update that had been received is sent again. A
+    result of a round that was not ordered in this session is left alone. Without a session commands do
+    nothing: `Lost` is among the events already.
     """
 
     def __init__(
@@ -59,73 +96,513 @@ class HostEndpoint:
         max_frame: int = 1024,
         window: int = 4096,
         heartbeat: float = 2.0,
+        refuse_for: float = 10.0,
     ) -> None:
-        self.counters = Counters()
-        raise NotImplementedError
+        if not 64 <= max_frame <= 1024 or not 64 <= window <= 65535 or not 0.1 <= heartbeat <= 65:
+            raise ValueError("max_frame is 64..1024, window 64..65535, heartbeat 0.1..65 seconds")
+        super().__init__(Direction.FROM_HOST, max_frame=max_frame)
+        self._rng = rng
+        self._admit = admit
+        self._max_frame = max_frame
+        self._most_window = window
+        self._heartbeat = heartbeat
+        self._refuse_for = refuse_for
 
-    # ---- in ----
+        self._woken = True
+        self._probe_at = float("-inf")
+        self._seen_nonce = b""
+        self._refused = 0
+        self._pending: _Pending | None = None
+        self._receiver = BlobReceiver(window=window)
+        self._result: Result | None = None
+        self._forget()
 
-    def receive(self, data: bytes, now: float) -> None:
-        """Bytes from the line, any number, cut anywhere."""
-        raise NotImplementedError
+    def _forget(self) -> None:
+        """The state of a session that is not there."""
+        self._session = None
+        self._hello: Hello | None = None
+        self._info: Info | None = None
+        self._status: Status | None = None
+        self._state = State.IDLE  # of the device, by its latest message, and the round it was about
+        self._round = 0
+        self._head_held: bytes | None = None
+        self._last_heard = self._last_sent = self._now
+        self._busy_until = float("-inf")
+        self._answer_at: float | None = None
+        self._ping: Repeater | None = None
+        self._head: BlobSender | None = None
+        self._head_blob = b""
+        self._head_wanted = b""  # hash the owner waits to hear of
+        self._head_tries = 0
+        self._order: Train | None = None
+        self._order_try: Repeater | None = None  # None once the device has taken it
+        self._reported = False
+        self._damaged = 0
+        self._commit: Commit | None = None
+        self._commit_try: Repeater | None = None
+        self._cancel: Cancel | None = None
+        self._cancel_try: Repeater | None = None
 
-    def poll(self, now: float) -> None:
-        """Does what is due at `now`. Never raises."""
-        raise NotImplementedError
+    # ---- in --------------------------------------------------------------------------------------
 
-    # ---- out ----
+    def disconnected(self, why: str) -> None:
+        """The transport is gone: ends the session (`Lost`), forgets what was to be sent, and probes afresh.
+        """
+        if held := self._splitter.reset():
+            self._stray(held)
+        self._lose(Reason.NONE, why)
+        self._pending = None
+        self._out.clear()
+        self._probe_at = float("-inf")
 
-    def data_to_send(self) -> bytes:
-        """What goes to the line now; each byte is given once."""
-        raise NotImplementedError
+    # ---- out -------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """When poll() wants to be called, None when nothing is due before more bytes or commands come."""
-        raise NotImplementedError
+        """When poll() wants to be called: in the past after a command, None only once closed."""
+        if self._closed:
+            return None
+        if self._woken:
+            return self._now
+        if self._session is None:
+            return self._probe_at if self._pending is None else min(self._probe_at, self._pending_ends())
+        quiet = max(self._last_heard, self._busy_until)
+        times = [quiet + 3 * self._heartbeat, self._now + self._heartbeat]
+        if self._info is None:
+            return min(times)
+        if self._now < self._busy_until:
+            return min(*times, self._busy_until)
+        times.append(self._ping.deadline if self._ping else min(quiet, self._last_sent) + self._heartbeat)
+        if self._answer_at is not None:
+            times.append(self._answer_at)
+        if self._commit_try is not None:
+            times.append(self._commit_try.deadline)
+        elif self._cancel_try is not None:
+            times.append(self._cancel_try.deadline)
+        elif self._head is not None:
+            times.append(self._head.deadline if self._head.deadline is not None else times[0])
+        elif self._order_try is not None and self._state is not State.COLLECTING:
+            times.append(self._order_try.deadline)
+        return min(times)
 
-    def events(self) -> list[Event]:
-        """What happened since the last call, in order."""
-        raise NotImplementedError
-
-    # ---- what is known ----
+    # ---- what is known ---------------------------------------------------------------------------
 
     @property
     def hello(self) -> Hello | None:
         """Of the open session."""
-        raise NotImplementedError
+        return self._hello
 
     @property
     def info(self) -> Info | None:
         """The latest, of the open session; None without one."""
-        raise NotImplementedError
+        return self._info
 
     @property
     def status(self) -> Status | None:
         """The latest, of the open session."""
-        raise NotImplementedError
+        return self._status
 
-    # ---- commands: LinkStateError when no session is open ----
+    # ---- commands: SessionError when no session is open ------------------------------------------
 
     def send_head(self, blob: bytes) -> None:
-        """Brings a head blob to the device. A head that is still under way is replaced. -> HeadDelivered"""
-        raise NotImplementedError
+        """Brings a head blob to the device; one still under way is replaced. -> HeadDelivered, or DeviceError
+
+        BlobError when the blob is empty or above 1 MiB.
+        """
+        hello = self._need_session()
+        if self._head is not None and self._head.data == blob:
+            return
+        sender = BlobSender(
+            BlobKind.HEAD, blob, max_frame=min(self._max_frame, hello.max_frame), window=self._window()
+        )
+        self._head_blob = blob
+        self._head_wanted = sender.hash
+        self._head_tries = 0
+        self._head = None if sender.hash == self._head_held else sender
+        self._woken = True
 
     def train(self, order: TrainOrder) -> None:
-        """Has the device train a round, or hand over that round's result when it waits. -> Training, ResultReady"""
-        raise NotImplementedError
+        """Has the device train a round, or hand over that round's result when it waits. -> Training,
+        ResultReady
+
+        MessageError when a field is out of range.
+        """
+        encode(order)
+        self._need_session()
+        if self._order == order and not self._reported:
+            return
+        self._order = order
+        self._order_try = self._repeater()
+        self._reported = False
+        self._damaged = 0
+        self._woken = True
 
     def commit(self, round: int, verdict: int = 0) -> None:
         """Tells the device what became of its result (0: taken, else a StatusCode). -> Committed"""
-        raise NotImplementedError
+        commit = Commit(round, verdict)
+        encode(commit)
+        self._need_session()
+        if self._commit == commit:
+            return
+        if self._order is not None and self._order.round == round:
+            self._order = self._order_try = None
+        self._commit = commit
+        self._commit_try = self._repeater()
+        self._woken = True
 
     def cancel(self, round: int) -> None:
         """Stops training of this round and drops its result. -> Progress with the device's state"""
-        raise NotImplementedError
+        cancel = Cancel(round)
+        encode(cancel)
+        self._need_session()
+        if self._cancel == cancel:
+            return
+        if self._order is not None and self._order.round == round:
+            self._order = self._order_try = None
+        self._cancel = cancel
+        self._cancel_try = self._repeater()
+        self._woken = True
 
     def close(self, reason: Reason = Reason.SHUTTING_DOWN) -> None:
-        """Says bye and ends the endpoint for good: take data_to_send() once more. Allowed at any time, twice too."""
-        raise NotImplementedError
+        """Says bye and ends the endpoint for good: take data_to_send() once more. Twice does nothing."""
+        if self._closed:
+            return
+        if self._session is not None:
+            self._say(Bye(reason))
+            self._lose(reason, "closed by this side")
+        self._pending = None
+        self._closed = True
 
-    def disconnected(self, why: str) -> None:
-        """The transport is gone: ends the session (`Lost`) and starts probing when bytes or polls come again."""
-        raise NotImplementedError
+    def _need_session(self) -> Hello:
+        if self._hello is None or self._info is None:
+            raise SessionError("there is no session with a device on this line", "wait for Opened")
+        return self._hello
+
+    # ---- time ------------------------------------------------------------------------------------
+
+    def _clock(self, now: float) -> None:
+        """Moves time on. A gap that is longer than any deadline was this process's sleep, not the device's
+        silence.
+        """
+        gap = now - self._now
+        if gap > 2 * self._heartbeat and self._session is not None:
+            self._last_heard += gap - self._heartbeat
+            self._last_sent += gap - self._heartbeat
+        self._now = max(now, self._now)
+        self._woken = False
+
+    def _repeater(self) -> Repeater:
+        return Repeater(round_trip(self._window()))
+
+    def _window(self) -> int:
+        return min(self._most_window, self._hello.window) if self._hello else self._most_window
+
+    def _pending_ends(self) -> float:
+        return self._pending.since + 3 * self._heartbeat if self._pending else float("inf")
+
+    # ---- sessions --------------------------------------------------------------------------------
+
+    def _open(self, frame: RawFrame) -> bytes | None:
+        data = self._session.open(frame) if self._session is not None else None
+        if data is None and self._pending is not None:
+            data = self._pending.session.open(frame)
+            if data is not None:
+                self._begin(self._pending)
+        if data is not None:
+            self._last_heard = self._now
+            self._ping = None
+        return data
+
+    def _may_answer(self) -> bool:
+        return self._info is not None
+
+    def _take_clear(self, message: Message) -> None:
+        if isinstance(message, Hello):
+            self._take_hello(message)
+
+    def _take_hello(self, hello: Hello) -> None:
+        repeated = hello.device_nonce == self._seen_nonce
+        if not repeated:
+            self._seen_nonce = hello.device_nonce
+            self._refused = self._admit(hello) if hello.version >= PROTOCOL_VERSION else Reason.VERSION
+            self._events.append(ev.HelloSeen(hello, self._refused))
+        if self._refused:
+            wait = int(self._refuse_for * 1000)
+            self._say_clear(Refuse(hello.device_nonce, self._refused, wait))
+            self._probe_at = self._now + self._refuse_for
+            return
+        if self._pending is None or self._pending.hello != hello:
+            # A new session beside the one that may be open: that one ends when the device's first frame of
+            # this one comes. So a stray or replayed hello ends nothing.
+            nonce = self._rng(8)
+            welcome = Welcome(
+                PROTOCOL_VERSION,
+                hello.device_nonce,
+                nonce,
+                min(self._max_frame, hello.max_frame),
+                int(self._heartbeat * 1000),
+            )
+            id = session_id(nonce, hello.device_nonce, hello.device_id)
+            session = Session(id, role=Direction.FROM_HOST, max_frame=welcome.max_frame)
+            self._pending = _Pending(hello, welcome, session, self._now)
+        self._pending.since = self._now
+        # A probe would use up the nonce that the welcome echoes: leave it the time of a slow round trip.
+        self._probe_at = self._now + 2 * REPEAT
+        self._say_clear(self._pending.welcome)
+
+    def _begin(self, pending: _Pending) -> None:
+        """The first frame of an offered session came."""
+        if self._session is not None:
+            self._lose(Reason.NONE, "the device began a new session")
+        self._forget()
+        self._pending = None
+        self._session = pending.session
+        self._hello = pending.hello
+        self._last_heard = self._last_sent = self._now
+        self._receiver.restart(window=pending.hello.window)
+        self.counters.sessions += 1
+
+    # ---- messages --------------------------------------------------------------------------------
+
+    def _take_message(self, message: Message, wire: int) -> None:
+        match message:
+            case Info():
+                self._take_info(message)
+            case Bye():
+                self._lose(message.reason, "the device said bye")
+            case Busy():
+                self._busy_until = self._now + min(message.ms / 1000, MOST_BUSY)
+            case _ if self._info is None:
+                # The info was lost and will be repeated until it sees a frame of ours: so send none, and
+                # wait for it.
+                pass
+            case Status():
+                self._take_status(message)
+            case Result():
+                self._take_result(message)
+            case Accept():
+                if self._head is not None:
+                    self._head.accept(message, self._now)
+            case Chunk():
+                self._take_chunk(message, wire)
+            case Error():
+                self._take_error(message)
+            case _:
+                self._say(Error(StatusCode.MESSAGE))
+
+    def _take_info(self, info: Info) -> None:
+        known, self._info = self._info, info
+        self._answer_at = self._now + ANSWER_INFO
+        self._state = info.state
+        self._head_held = info.head
+        self._round = info.round
+        if known is None and self._hello is not None:
+            self._events.append(ev.Opened(self._hello, info))
+        elif known != info:
+            self._events.append(ev.InfoChanged(info))
+
+    def _take_status(self, status: Status) -> None:
+        before, self._status = self._status, status
+        self._state, self._round = status.state, status.round
+        if self._commit is not None and not (
+            status.state is State.UPLOADING and status.round == self._commit.round
+        ):
+            self._events.append(ev.Committed(self._commit.round))
+            self._commit = self._commit_try = None
+            self._receiver.clear()
+        if self._cancel is not None:
+            busy = status.state in (State.TRAINING, State.UPLOADING)
+            if not (busy and status.round == self._cancel.round):
+                self._cancel = self._cancel_try = None
+        if self._order is not None and self._order_try is not None and status.round == self._order.round:
+            if status.state in (State.TRAINING, State.UPLOADING):
+                self._order_try = None
+                self._events.append(ev.Training(status))
+                return
+            if status.state is State.FAILED and self._order_try.used >= 0:
+                self._refused_order(StatusCode.STATE, 0, "training failed")
+                return
+        if status != before:
+            self._events.append(ev.Progress(status))
+
+    def _take_result(self, result: Result) -> None:
+        order = self._order
+        self._state, self._round = State.UPLOADING, result.round
+        if order is None or result.round != order.round or self._info is None:
+            return  # nobody asked for it
+        if self._order_try is not None:
+            self._order_try = None
+            status = Status(State.UPLOADING, result.round, 1000, result.loss_q12)
+            self._events.append(ev.Training(status))
+        if result.update is None:
+            self._result_ready(result, None)
+            return
+        self._result = result
+        if result.size != update_bytes(order.codec, self._info.classes, self._info.features):
+            self._say(Accept(blob_id(result.update), 0, Verdict.REFUSED))
+            self._result_bad(f"an update of {result.size} bytes")
+            return
+        self._say(self._receiver.offer(result.update, result.size))
+        if self._receiver.complete:
+            self._result_ready(result, self._receiver.data)
+
+    def _result_ready(self, result: Result, update: bytes | None) -> None:
+        if not self._reported:
+            self._reported = True
+            self._events.append(ev.ResultReady(result, update))
+
+    def _result_bad(self, why: str) -> None:
+        if not self._reported:
+            self._reported = True
+            self._events.append(ev.DeviceError(StatusCode.BLOB, 0, why))
+
+    def _take_chunk(self, chunk: Chunk, wire: int) -> None:
+        damaged = self._receiver.damaged
+        answer = self._receiver.chunk(chunk, wire, self._now)
+        if answer is not None:
+            self._say(answer)
+        result = self._result
+        if self._order is None or result is None or result.round != self._order.round:
+            return
+        if self._receiver.damaged != damaged:
+            self._say(Error(StatusCode.BLOB))
+            self._damaged += 1
+            if self._damaged >= MOST_REFUSALS:
+                self._result_bad(f"an update damaged {self._damaged} times")
+        elif self._receiver.complete and self._receiver.hash == result.update:
+            self._result_ready(result, self._receiver.data)
+
+    def _take_error(self, error: Error) -> None:
+        asked = self._order if self._order_try is not None and self._order_try.used >= 0 else None
+        if error.code == StatusCode.BUSY:
+            waiting = [r for r in (self._order_try, self._commit_try, self._cancel_try) if r and r.used >= 0]
+            for repeater in waiting:
+                repeater.progress(self._now)
+            if waiting or self._head is not None:
+                return  # it is repeated anyway
+        if error.code == StatusCode.BLOB and self._head is not None:
+            return  # its accept says the same, and the sender counts
+        if error.code == StatusCode.HEAD and asked is not None and self._order_try is not None:
+            holds = self._head_blob and blob_hash(self._head_blob) == asked.head
+            if holds and self._head_tries < HEAD_TRIES and self._hello is not None:
+                self._head_tries += 1
+                self._head_held = None
+                self._head = BlobSender(
+                    BlobKind.HEAD,
+                    self._head_blob,
+                    max_frame=min(self._max_frame, self._hello.max_frame),
+                    window=self._window(),
+                )
+                self._order_try = self._repeater()
+                return
+        if asked is not None or self._head is not None:
+            self._refused_order(error.code, error.detail, error.text or "")
+        else:
+            self._events.append(ev.DeviceError(error.code, error.detail, error.text or ""))
+
+    def _refused_order(self, code: int, detail: int, text: str) -> None:
+        """What was asked for cannot be had: forget it, and say so."""
+        if self._order_try is not None:
+            self._order = self._order_try = None
+        self._head = None
+        self._head_wanted = b""
+        self._events.append(ev.DeviceError(code, detail, text))
+
+    # ---- what is to be said ----------------------------------------------------------------------
+
+    def _say(self, message: Message) -> None:
+        super()._say(message)
+        self._last_sent = self._now
+        self._answer_at = None
+
+    def _lose(self, reason: int, why: str) -> None:
+        if self._session is None:
+            return
+        opened = self._info is not None
+        self._forget()
+        self._probe_at = self._now + REPEAT
+        if opened:
+            self._events.append(ev.Lost(reason, why))
+
+    def _work(self) -> None:
+        """Says everything that is due. Each step may end the session."""
+        if self._pending is not None and self._now >= self._pending_ends():
+            self._pending = None
+        if self._session is None:
+            if self._now >= self._probe_at:
+                self._probe_at = self._now + REPEAT
+                self._say_clear(Probe())
+            return
+        if self._now >= max(self._last_heard, self._busy_until) + 3 * self._heartbeat:
+            self._say(Bye(Reason.SILENT))
+            self._lose(Reason.SILENT, "the device is silent")
+            return
+        if self._info is None or self._now < self._busy_until:
+            return
+        # In this order, each waiting for the one before: a device keeps one head, and needs the one of the
+        # result that waits for its commit until that has come.
+        if self._commit is not None and self._commit_try is not None:
+            self._repeat(self._commit_try, self._commit)
+        elif self._cancel is not None and self._cancel_try is not None:
+            self._repeat(self._cancel_try, self._cancel)
+        elif not self._work_stale():
+            self._work_head()
+            self._work_order()
+        self._work_ping()
+
+    def _repeat(self, repeater: Repeater, message: Message) -> None:
+        """Sends it when it is due; when it was said in vain too often, ends the session."""
+        if repeater.exhausted(self._now):
+            self._say(Bye(Reason.SILENT))
+            self._lose(Reason.SILENT, f"no answer to {type(message).__name__.lower()}")
+        elif repeater.due(self._now):
+            self.counters.retries += repeater.used > 0
+            self._say(message)
+
+    def _work_stale(self) -> bool:
+        """Whether the device is at another round than the ordered one, which is then cancelled first."""
+        if self._order is None or self._order_try is None or self._round == self._order.round:
+            return False
+        if self._state not in (State.TRAINING, State.UPLOADING):
+            return False
+        self.cancel(self._round)
+        if self._cancel is not None and self._cancel_try is not None:
+            self._repeat(self._cancel_try, self._cancel)
+        return True
+
+    def _work_head(self) -> None:
+        head = self._head
+        if head is not None:
+            repeated = head.chunks_repeated
+            for message in head.poll(self._now):
+                self._say(message)
+            self.counters.retries += head.chunks_repeated - repeated
+            if head.done:
+                self._head = None
+                self._head_held = head.hash
+            elif head.failed and head.refusals:
+                self._refused_order(StatusCode.BLOB, len(head.data), f"the head was {head.failed}")
+            elif head.failed:
+                self._say(Bye(Reason.SILENT))
+                self._lose(Reason.SILENT, f"the head makes {head.failed}")
+                return
+        if self._head is None and self._head_wanted and self._head_wanted == self._head_held:
+            self._events.append(ev.HeadDelivered(self._head_wanted))
+            self._head_wanted = b""
+
+    def _work_order(self) -> None:
+        if self._order is None or self._order_try is None:
+            return
+        if self._head is None and self._state is not State.COLLECTING:
+            self._repeat(self._order_try, self._order)
+
+    def _work_ping(self) -> None:
+        if self._session is None:
+            return
+        if self._answer_at is not None and self._now >= self._answer_at:
+            self._say(Ping())
+            return
+        quiet = max(self._last_heard, self._busy_until)
+        if self._ping is None and self._now >= min(quiet, self._last_sent) + self._heartbeat:
+            self._ping = self._repeater()
+        if self._ping is not None:
+            self._repeat(self._ping, Ping())

@@ -2,14 +2,15 @@
 
     encode(Ping()) == b"\\x81\\x0d"         decode(b"\\x81\\x0d") == Ping()
 
-A message is one CBOR array whose first element is its type (firmware/protocol.cddl is the definition, this module its
-Python form; tests compare the two). Both directions check every size, type and range, so a dataclass that came out
-of `decode` needs no further checks and one that `encode` refuses never reaches a device.
+A message is one CBOR array whose first element is its type (firmware/protocol.cddl is the definition, this
+module its Python form; tests compare the two). Both directions check every size, type and range, so a
+dataclass that came out of `decode` needs no further checks and one that `encode` refuses never reaches a
+device.
 
-Hostile bytes: before the CBOR library sees anything, `_elements` has walked the array and found that it is definite,
-complete, in shortest form, free of tags and not nested beyond `MAX_DEPTH`; the library is then given the known
-elements only, which are integers, byte strings, text and null. Elements after the known ones are skipped unread, as
-the compatibility rule says.
+Hostile bytes: before the CBOR library sees anything, `_elements` has walked the array and found that it is
+definite, complete, in shortest form, free of tags and not nested beyond `MAX_DEPTH`; the library is then
+given the known elements only, which are integers, byte strings, text and null. Elements after the known
+ones are skipped unread, as the compatibility rule says.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import cbor2
 
-from kilofed.link.errors import MessageError, StatusCode
+from kilofed.link.errors import MessageError, UnknownMessage
 
 PROTOCOL_VERSION = 1
 MIN_FRAME = 64  # bytes on the wire, limits of max_frame
@@ -33,7 +34,7 @@ MAX_CHUNK = 1000
 MAX_DEPTH = 4  # of arrays and maps inside the elements that are skipped
 NO_HASH = bytes(8)
 
-_UPDATE_HINT = "check that host and firmware have one version"
+_HINT = "use host and firmware of one version"
 
 
 class State(IntEnum):
@@ -82,7 +83,9 @@ class Multiplier:
 
     @classmethod
     def nearest(cls, value: float) -> Multiplier:
-        """The multiplier closest to `value` (0 <= value < 2^15; below 2^-241 it is 0). MessageError outside."""
+        """The multiplier closest to `value` (0 <= value < 2^15; below 2^-241 it is 0). MessageError
+        outside.
+        """
         if not (math.isfinite(value) and 0 <= value < 1 << 15):
             raise MessageError(f"{value} is no multiplier", "give a learning rate from 0 to below 32768")
         if value == 0:
@@ -104,13 +107,17 @@ class Multiplier:
         return math.ldexp(self.mantissa, -self.shift)
 
 
-# ---- kinds of fields -------------------------------------------------------------------------------------------
+# ---- kinds of fields -----------------------------------------------------------------------------
 
 
 class _Kind(Protocol):
-    """One field of a message: how many array elements it takes, and the way from and to them (ValueError: refused)."""
+    """One field of a message: how many array elements it takes, and the way from and to them.
 
-    width: int
+    Both ways raise ValueError for a value that is out of range.
+    """
+
+    @property
+    def width(self) -> int: ...
 
     def pack(self, value: Any) -> list[Any]: ...
 
@@ -206,7 +213,7 @@ _HASH_OR_NULL = _Bytes(8, 8, nullable=True)
 _FRAME = _Uint(MIN_FRAME, MAX_FRAME)
 
 
-# ---- before there is a session -----------------------------------------------------------------------------------
+# ---- before there is a session -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +229,10 @@ class Probe:
 class Hello:
     """Device: who it is and what it can take.
 
-    version: the highest protocol version it speaks. device_id, device_nonce: 8 bytes. board: name of its board file.
-    firmware: major << 16 | minor << 8 | patch. max_frame: longest frame it takes, bytes on the wire. window: bytes on
-    the wire it can buffer beyond what it has acknowledged. flags: bit 0: it has no entropy source.
+    version: the highest protocol version it speaks. device_id, device_nonce: 8 bytes. board: name of its
+    board file. firmware: major << 16 | minor << 8 | patch. max_frame: longest frame it takes, bytes on the
+    wire. window: bytes on the wire it can buffer beyond what it has acknowledged. flags: bit 0: it has no
+    entropy source.
     """
 
     TYPE: ClassVar[int] = 1
@@ -261,7 +269,9 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Host: no session; do not say hello again before wait_ms. reason: a `Reason`, or a number of a later version."""
+    """Host: no session; do not say hello again before wait_ms. reason: a `Reason`, or a number of a later
+    version.
+    """
 
     TYPE: ClassVar[int] = 3
     KINDS: ClassVar[tuple[_Kind, ...]] = (_HASH, _U8, _U32)
@@ -270,15 +280,16 @@ class Refuse:
     wait_ms: int
 
 
-# ---- inside a session --------------------------------------------------------------------------------------------
+# ---- inside a session ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
     """Device: its first message in a session, and after a change.
 
-    model: hash of the .tflite in its flash. labels: hash of the model's labels, zeros when it has none. capacity:
-    slots of the feature ring. train, held_out: samples it has. head: hash of the head blob it holds as base, or None.
+    model: hash of the .tflite in its flash. labels: hash of the model's labels, zeros when it has none.
+    capacity: slots of the feature ring. train, held_out: samples it has. head: hash of the head blob it
+    holds as base, or None.
     """
 
     TYPE: ClassVar[int] = 4
@@ -310,7 +321,8 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Receiver of a blob: I have its first `offset` bytes. id: the first two bytes of its hash, big endian."""
+    """Receiver of a blob: I have its first `offset` bytes. id: the first two bytes of its hash, big endian.
+    """
 
     TYPE: ClassVar[int] = 6
     KINDS: ClassVar[tuple[_Kind, ...]] = (_U16, _U32, _Enum(Verdict))
@@ -337,9 +349,9 @@ PERSONALISE = 1  # Train.flags bit 0: keep the result as the personal head, send
 class Train:
     """Host: train this round from this head. The host side's name for it is `TrainOrder`.
 
-    head: hash of the head blob to start from. seed: of the shuffles. epochs: 0 measures the head without training.
-    batch: samples a step. lr_weights, lr_bias, prox: multipliers as the trainer takes them. codec: of the update: 0
-    int32, 1 int8, 2 int4, 3 ternary. flags: see PERSONALISE.
+    head: hash of the head blob to start from. seed: of the shuffles. epochs: 0 measures the head without
+    training. batch: samples a step. lr_weights, lr_bias, prox: multipliers as the trainer takes them.
+    codec: of the update: 0 int32, 1 int8, 2 int4, 3 ternary. flags: see PERSONALISE.
     """
 
     TYPE: ClassVar[int] = 8
@@ -353,7 +365,7 @@ class Train:
     batch: int
     lr_weights: Multiplier
     lr_bias: Multiplier
-    prox: Multiplier = Multiplier()  # noqa: RUF009 (frozen)
+    prox: Multiplier = Multiplier()
     codec: int = 1
     flags: int = 0
 
@@ -368,7 +380,9 @@ TrainOrder = Train
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Device: what it is doing. progress: of training, thousandths. loss_q12: last whole epoch's, nats / 4096."""
+    """Device: what it is doing. progress: of training, thousandths. loss_q12: last whole epoch's, nats /
+    4096.
+    """
 
     TYPE: ClassVar[int] = 9
     KINDS: ClassVar[tuple[_Kind, ...]] = (_Enum(State), _U32, _Uint(0, 1000), _U32)
@@ -387,8 +401,8 @@ class Status:
 class Result:
     """Device: training is done; this is the offer of its update (None and size 0 when none was asked for).
 
-    train, held_out: samples trained on and held out. base_correct, own_correct: held-out samples the received and the
-    trained head get right. elapsed_ms: device time from train to result.
+    train, held_out: samples trained on and held out. base_correct, own_correct: held-out samples the
+    received and the trained head get right. elapsed_ms: device time from train to result.
     """
 
     TYPE: ClassVar[int] = 10
@@ -440,7 +454,9 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Either side: what was asked for failed. code: magnitude of a kf_status_t. text: None or up to 48 bytes."""
+    """Either side: what was asked for failed. code: magnitude of a kf_status_t. text: None or up to 48
+    bytes.
+    """
 
     TYPE: ClassVar[int] = 14
     KINDS: ClassVar[tuple[_Kind, ...]] = (_U8, _U32, _Text(0, 48))
@@ -468,18 +484,18 @@ class Bye:
 
 
 Message: TypeAlias = (
-    Probe | Hello | Welcome | Refuse | Info | Offer | Accept | Chunk | Train | Status | Result | Commit | Cancel
-    | Ping | Error | Busy | Bye
+    Probe | Hello | Welcome | Refuse | Info | Offer | Accept | Chunk | Train | Status | Result | Commit
+    | Cancel | Ping | Error | Busy | Bye
 )  # fmt: skip
 MESSAGES: tuple[type[Message], ...] = (
-    Probe, Hello, Welcome, Refuse, Info, Offer, Accept, Chunk, Train, Status, Result, Commit, Cancel, Ping, Error,
-    Busy, Bye,
+    Probe, Hello, Welcome, Refuse, Info, Offer, Accept, Chunk, Train, Status, Result, Commit,
+    Cancel, Ping, Error, Busy, Bye,
 )  # fmt: skip
 _NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in MESSAGES}
 _WIDTHS = {cls: sum(kind.width for kind in cls.KINDS) for cls in MESSAGES}
 
 
-# ---- to and from bytes ---------------------------------------------------------------------------------------------
+# ---- to and from bytes ---------------------------------------------------------------------------
 
 
 def encode(message: Message) -> bytes:
@@ -493,7 +509,8 @@ def encode(message: Message) -> bytes:
         try:
             items += kind.pack(value)
         except (ValueError, TypeError, AttributeError) as error:
-            raise MessageError(f"{cls.__name__}.{name} {error}, got {value!r}", "pass a value in range") from error
+            what = f"{cls.__name__}.{name} = {value!r}: {error}"
+            raise MessageError(what, "pass a value in range") from error
     _check_whole(message)
     return bytes(cbor2.dumps(items))
 
@@ -501,24 +518,24 @@ def encode(message: Message) -> bytes:
 def decode(data: bytes) -> Message:
     """The message in `data`, which must hold nothing else.
 
-    Raises MessageError and nothing else, whatever the bytes: with status 4 for a well-formed message of a type this
-    version does not know, else 9.
+    Raises MessageError and nothing else, whatever the bytes: UnknownMessage for a well-formed message of a
+    type that this version does not know.
     """
     start, ends = _elements(data)
     if not ends or data[start] >> 5 != 0:
-        raise MessageError("a message without a type", _UPDATE_HINT)
+        raise MessageError("a message without a type", _HINT)
     if data[start] >= len(MESSAGES):  # a type from 24 on takes two bytes; none exists in this version
-        raise MessageError("a message of an unknown type", _UPDATE_HINT, status=StatusCode.UNSUPPORTED)
+        raise UnknownMessage("a message of an unknown type", _HINT)
     cls = MESSAGES[data[start]]
     wanted = 1 + _WIDTHS[cls]
     if cls is Error and len(ends) == wanted - 1:
         wanted -= 1
     if len(ends) < wanted:
-        raise MessageError(f"{cls.__name__} with {len(ends)} of {wanted} elements", _UPDATE_HINT)
+        raise MessageError(f"{cls.__name__} with {len(ends)} of {wanted} elements", _HINT)
     try:
         items = cbor2.loads(bytes([0x80 | wanted]) + data[start : ends[wanted - 1]])
     except (cbor2.CBORDecodeError, ValueError) as error:
-        raise MessageError(f"{cls.__name__} is not CBOR: {error}", _UPDATE_HINT) from error
+        raise MessageError(f"{cls.__name__} is not CBOR: {error}", _HINT) from error
     values: list[Any] = []
     position = 1
     for name, field_kind in zip(_NAMES[cls], cls.KINDS, strict=True):
@@ -527,7 +544,7 @@ def decode(data: bytes) -> Message:
         try:
             values.append(field_kind.unpack(items[position : position + field_kind.width]))
         except ValueError as error:
-            raise MessageError(f"{cls.__name__}.{name}: {error}", _UPDATE_HINT) from error
+            raise MessageError(f"{cls.__name__}.{name}: {error}", _HINT) from error
         position += field_kind.width
     message = cls(*values)
     _check_whole(message)
@@ -537,17 +554,18 @@ def decode(data: bytes) -> Message:
 def _check_whole(message: Message) -> None:
     """What CDDL cannot say: relations between fields."""
     if isinstance(message, Result) and (message.update is None) != (message.size == 0):
-        raise MessageError("Result with an update of size 0, or a size without an update", _UPDATE_HINT)
+        raise MessageError("Result with an update of size 0, or a size without an update", _HINT)
 
 
 def _elements(data: bytes) -> tuple[int, list[int]]:
-    """Where the array's elements begin, and where each of them ends. Values are not read except those `decode` compares itself.
+    """Where the array's elements begin, and where each of them ends. Values are not read except those
+    `decode` compares itself.
 
-    Known elements can only be integers, strings and null, so everything else before the tail is refused later by its
-    kind. MessageError unless `data` is exactly one definite array in shortest form.
+    Known elements can only be integers, strings and null, so everything else before the tail is refused
+    later by its kind. MessageError unless `data` is exactly one definite array in shortest form.
     """
     if not data or data[0] >> 5 != 4 or data[0] & 31 > 24:
-        raise MessageError("not a CBOR array", _UPDATE_HINT)
+        raise MessageError("not a CBOR array", _HINT)
     count, start = _head(data, 0)
     position = start
     ends = []
@@ -555,26 +573,26 @@ def _elements(data: bytes) -> tuple[int, list[int]]:
         position = _skip(data, position, 1)
         ends.append(position)
     if position != len(data):
-        raise MessageError(f"{len(data) - position} bytes after the message", _UPDATE_HINT)
+        raise MessageError(f"{len(data) - position} bytes after the message", _HINT)
     return start, ends
 
 
 def _head(data: bytes, position: int) -> tuple[int, int]:
     """The argument of the item at `position` (RFC 8949, 3) and where what follows it begins."""
     if position >= len(data):
-        raise MessageError("a message that is cut short", _UPDATE_HINT)
+        raise MessageError("a message that is cut short", _HINT)
     additional = data[position] & 31
     if additional < 24:
         return additional, position + 1
     if additional > 27:
-        raise MessageError("CBOR of indefinite length", _UPDATE_HINT)
+        raise MessageError("CBOR of indefinite length", _HINT)
     size = 1 << (additional - 24)
     end = position + 1 + size
     if end > len(data):
-        raise MessageError("a message that is cut short", _UPDATE_HINT)
+        raise MessageError("a message that is cut short", _HINT)
     value = int.from_bytes(data[position + 1 : end], "big")
     if data[position] >> 5 != 7 and value < (24 if size == 1 else 1 << (4 * size)):
-        raise MessageError("CBOR that is not in shortest form", _UPDATE_HINT)
+        raise MessageError("CBOR that is not in shortest form", _HINT)
     return value, end
 
 
@@ -586,12 +604,12 @@ def _skip(data: bytes, position: int, depth: int) -> int:
         return position
     if major in (2, 3):
         if value > len(data) - position:
-            raise MessageError("a message that is cut short", _UPDATE_HINT)
+            raise MessageError("a message that is cut short", _HINT)
         return position + value
     if major == 6:
-        raise MessageError("a CBOR tag", _UPDATE_HINT)
+        raise MessageError("a CBOR tag", _HINT)
     if depth > MAX_DEPTH:
-        raise MessageError("CBOR nested too deep", _UPDATE_HINT)
-    for _ in range(value * (major - 3)):  # an array has `value` items, a map twice as many; each takes a byte at least
+        raise MessageError("CBOR nested too deep", _HINT)
+    for _ in range(value * (major - 3)):  # a map has twice as many; each takes a byte at least
         position = _skip(data, position, depth + 1)
     return position

@@ -1,4 +1,6 @@
-"""What the link needs of a pipe: bytes in order, either way. Serial, TCP and tests implement this one class."""
+"""What the link needs of a pipe: bytes in order, either way. Serial, TCP and tests implement this one
+class.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ from abc import ABC, abstractmethod
 
 
 class Transport(ABC):
-    """A byte pipe. Call order: read and write in any order and from two tasks, at most one of each at a time; close
-    last, once or more often. All three methods are required.
+    """A byte pipe. Call order: read and write in any order and from two tasks, at most one of each at a
+    time; close last, once or more often. All three methods are required.
 
     name: the port or address, for people and logs.
     """
@@ -16,14 +18,17 @@ class Transport(ABC):
 
     @abstractmethod
     async def read(self) -> bytes:
-        """The next bytes, at least one and at most READ_BYTES; waits for them. b"" when the pipe has ended in good order.
+        """The next bytes, at least one and at most READ_BYTES; waits for them. b"" when the pipe has ended
+        in good order.
 
         Raises TransportClosed when it broke.
         """
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
-        """Hands `data` to the pipe; returns when all of it fits in the pipe's bounded buffer. TransportClosed: it broke."""
+        """Hands `data` to the pipe; returns when all of it fits in the pipe's bounded buffer.
+        TransportClosed: it broke.
+        """
 
     @abstractmethod
     async def close(self) -> None:

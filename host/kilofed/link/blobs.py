@@ -1,0 +1,293 @@
+"""Blobs: bytes with a kind, a size and a hash, moved in chunks, resumable at any byte (PROTOCOL.md, "Blobs").
+
+`BlobSender` and `BlobReceiver` hold one blob each, serve both directions and both roles, and outlive a
+session: the sender is told with `restart` that a new one began, the receiver just keeps what it has. They
+make and take messages; frames are the endpoint's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+
+from kilofed.link.errors import BlobError
+from kilofed.link.frames import message_bound, wire_bound
+from kilofed.link.messages import MAX_BLOB, MAX_CHUNK, Accept, BlobKind, Chunk, Offer, Verdict
+from kilofed.link.session import LONGEST_WAIT, TRIES, round_trip
+
+MOST_REFUSALS = 3
+CHUNKS_AN_ACCEPT = 4
+NAK_INTERVAL = 0.1  # between two accepts for a chunk at an unexpected offset, seconds
+
+
+def blob_hash(data: bytes | bytearray) -> bytes:
+    """BLAKE2b with an 8-byte digest."""
+    return hashlib.blake2b(data, digest_size=8).digest()
+
+
+def blob_id(hash: bytes) -> int:
+    """What chunks and accepts call a blob: the first two bytes of its hash, big endian."""
+    return int.from_bytes(hash[:2], "big")
+
+
+def packed_bytes(codec: int, count: int) -> int:
+    """Bytes of `count` weights in a codec: 0 int32, 1 int8, 2 int4 (two a byte), 3 ternary (five a byte)."""
+    return (4 * count, count, (count + 1) // 2, (count + 4) // 5)[codec]
+
+
+def head_bytes(codec: int, classes: int, features: int) -> int:
+    """Size of a head blob: 16 bytes, weights padded to 4, an int32 a class."""
+    return 16 + (packed_bytes(codec, classes * features) + 3 & ~3) + 4 * classes
+
+
+def update_bytes(codec: int, classes: int, features: int) -> int:
+    """Size of an update blob: 16 bytes, weights, a bias a class (int32 with codec 0, else int8)."""
+    return 16 + packed_bytes(codec, classes * features) + (4 if codec == 0 else 1) * classes
+
+
+def _chunk_data(room: int, id: int, offset: int) -> int:
+    """Most data bytes of a chunk whose message has at most `room` bytes."""
+    rest = room - 2 - _uint_bytes(id) - _uint_bytes(offset)
+    return min(rest - 2 if rest <= 257 else rest - 3, MAX_CHUNK)
+
+
+def _chunk_bytes(chunk: Chunk) -> int:
+    """Size of a chunk's message."""
+    size = len(chunk.data)
+    return 2 + _uint_bytes(chunk.id) + _uint_bytes(chunk.offset) + _uint_bytes(size) + size
+
+
+def _uint_bytes(value: int) -> int:
+    """CBOR bytes of an unsigned integer, and of the head of a byte string of that length."""
+    return 1 if value < 24 else 2 if value < 1 << 8 else 3 if value < 1 << 16 else 5
+
+
+class BlobSender:
+    """Brings one blob to the other side.
+
+    data: the blob, 1 to MAX_BLOB bytes, else BlobError. max_frame, window: of the session. announce:
+    whether it sends offers itself (a head); an update is offered by `result`, which is its owner's to send,
+    and then the sender waits for the first accept.
+
+    poll(now) gives what to send; accept(message, now) takes answers. Ends with `done`, or `failed` (""
+    before): no progress through all repeats, or refused three times. `deadline` is when poll wants to be
+    called.
+    """
+
+    def __init__(
+        self, kind: BlobKind, data: bytes, *, max_frame: int, window: int, announce: bool = True
+    ) -> None:
+        if not 1 <= len(data) <= MAX_BLOB:
+            raise BlobError(f"a blob of {len(data)} bytes", f"send 1 to {MAX_BLOB} bytes")
+        self.kind = kind
+        self.data = data
+        self.hash = blob_hash(data)
+        self.id = blob_id(self.hash)
+        self.done = False
+        self.chunks_sent = 0
+        self.chunks_repeated = 0
+        self._announce = announce
+        self._highest = 0  # offset sent at any time: chunks below it are repeats
+        self.restart(max_frame=max_frame, window=window)
+
+    def restart(self, *, max_frame: int, window: int) -> None:
+        """A new session: the other side is asked again what it has."""
+        self.failed = ""
+        self.refusals = 0
+        self._room = message_bound(min(window, max_frame))
+        self._window = window
+        self._interval = round_trip(window)
+        self._open = False
+        self._base = 0  # accepted by the other side
+        self._next = 0  # first byte that was not sent
+        self._flight: deque[tuple[int, int]] = deque()  # (end, bytes on the wire) of chunks beyond _base
+        self._flight_bytes = 0
+        self._progress = 0  # highest accepted offset
+        self._nak_at = -1
+        self._tries = 0
+        self.deadline: float | None = float("-inf") if self._announce else None
+
+    @property
+    def accepted(self) -> int:
+        """Bytes the other side has."""
+        return len(self.data) if self.done else self._base
+
+    def poll(self, now: float) -> list[Offer | Chunk]:
+        """What to send at `now`: an offer, or as many chunks as the window takes."""
+        if self.done or self.failed:
+            return []
+        out: list[Offer | Chunk] = []
+        expired = self.deadline is not None and now >= self.deadline
+        if expired and self.deadline != float("-inf"):
+            self._tries += 1
+            if self._tries > TRIES:
+                self.failed = f"no progress at byte {self._base} of {len(self.data)}"
+                self.deadline = None
+                return []
+            # Whole and no verdict: repeating its last byte makes the other side say it again.
+            self._rewind(min(self._base, len(self.data) - 1))
+        if not self._open:
+            if expired:
+                self._wait(now)
+                out.append(Offer(self.kind, self.hash, len(self.data)))
+            return out
+        while self._next < len(self.data):
+            size = _chunk_data(self._room, self.id, self._next)
+            chunk = Chunk(self.id, self._next, self.data[self._next : self._next + size])
+            wire = wire_bound(_chunk_bytes(chunk))
+            if self._flight and self._flight_bytes + wire > self._window:
+                break
+            self.chunks_sent += 1
+            self.chunks_repeated += self._next < self._highest
+            self._next += len(chunk.data)
+            self._highest = max(self._highest, self._next)
+            self._flight.append((self._next, wire))
+            self._flight_bytes += wire
+            out.append(chunk)
+        if out or expired:
+            self._wait(now)
+        return out
+
+    def accept(self, message: Accept, now: float) -> None:
+        """Takes an accept; one for another blob, or that cannot be, is ignored."""
+        if message.id != self.id or self.done or self.failed or message.offset > len(self.data):
+            return
+        if message.verdict is Verdict.COMPLETE:
+            self.done = True
+            self.deadline = None
+            return
+        if message.verdict is Verdict.REFUSED:
+            self._refused(now)
+            return
+        offset = message.offset
+        first = not self._open
+        self._open = True
+        if offset > self._progress or first:
+            self._progress = max(self._progress, offset)
+            self._tries = 0
+        if first:
+            self._rewind(offset)
+            self._wait(now)
+        elif offset < self._base:  # it has lost what it had; not too often
+            self._tries += 1
+            self._rewind(offset)
+            if self._tries > TRIES:
+                self.failed = f"the other side keeps losing what it had at byte {offset}"
+                self.deadline = None
+            else:
+                self._wait(now)
+        elif offset > self._base:
+            self._base = offset
+            self._next = max(self._next, offset)
+            while self._flight and self._flight[0][0] <= offset:
+                self._flight_bytes -= self._flight.popleft()[1]
+            self._wait(now)
+        elif self._flight and self._nak_at != offset:
+            # The same offset again: a chunk was lost, what follows is in vain. Only once an offset: the
+            # chunks that are still under way will each say it again.
+            self._nak_at = offset
+            self._rewind(offset)
+
+    def _refused(self, now: float) -> None:
+        self.refusals += 1
+        self._open = False
+        self._rewind(0)
+        self._progress = 0
+        self._tries = 0
+        if self.refusals >= MOST_REFUSALS:
+            self.failed = f"refused {self.refusals} times"
+            self.deadline = None
+        elif self._announce:
+            self.deadline = float("-inf")
+        else:
+            self.deadline = None
+
+    def _rewind(self, offset: int) -> None:
+        self._base = self._next = offset
+        self._flight.clear()
+        self._flight_bytes = 0
+
+    def _wait(self, now: float) -> None:
+        self.deadline = now + min(self._interval * (1 << self._tries), max(LONGEST_WAIT, self._interval))
+
+
+class BlobReceiver:
+    """Takes one blob from the other side.
+
+    window: bytes on the wire after half of which it accepts. offer() and chunk() return the accept to send,
+    or None. `complete` is set when it is whole and its hash right; `damaged` counts wholes with a wrong
+    hash. A new offer of another hash drops what was there. Memory grows with what has arrived, up to the
+    offered size.
+    """
+
+    def __init__(self, *, window: int) -> None:
+        self.hash = b""
+        self.size = 0
+        self.complete = False
+        self.damaged = 0
+        self._data = bytearray()
+        self._window = window
+        self._wire = 0
+        self._chunks = 0
+        self._nak = (-1, float("-inf"))
+
+    @property
+    def data(self) -> bytes:
+        """What has arrived."""
+        return bytes(self._data)
+
+    def restart(self, *, window: int) -> None:
+        """A new session; keeps the bytes."""
+        self._window = window
+        self._wire = self._chunks = 0
+        self._nak = (-1, float("-inf"))
+
+    def clear(self) -> None:
+        """Forgets the blob."""
+        self.hash = b""
+        self.size = 0
+        self.complete = False
+        self._data.clear()
+
+    def offer(self, hash: bytes, size: int) -> Accept:
+        """A blob is offered, for the first time or again."""
+        if hash != self.hash or size != self.size:
+            self.clear()
+            self.hash, self.size = hash, size
+        self._wire = self._chunks = 0
+        return self._accept()
+
+    def chunk(self, message: Chunk, wire: int, now: float) -> Accept | None:
+        """A chunk arrived in a frame of `wire` bytes."""
+        if not self.hash or message.id != blob_id(self.hash):
+            return None
+        if self.complete or message.offset != len(self._data):
+            reached = len(self._data)
+            if self._nak[0] == reached and now - self._nak[1] < NAK_INTERVAL:
+                return None
+            self._nak = (reached, now)
+            return self._accept()
+        if len(message.data) > self.size - len(self._data):
+            return self._drop()
+        self._data += message.data
+        self._wire += wire
+        self._chunks += 1
+        if len(self._data) == self.size:
+            if blob_hash(self._data) != self.hash:
+                return self._drop()
+            self.complete = True
+            return self._accept()
+        if self._chunks >= CHUNKS_AN_ACCEPT or 2 * self._wire >= self._window:
+            return self._accept()
+        return None
+
+    def _accept(self) -> Accept:
+        self._wire = self._chunks = 0
+        verdict = Verdict.COMPLETE if self.complete else Verdict.RECEIVING
+        return Accept(blob_id(self.hash), len(self._data), verdict)
+
+    def _drop(self) -> Accept:
+        refusal = Accept(blob_id(self.hash), 0, Verdict.REFUSED)
+        self.damaged += 1
+        self.clear()
+        return refusal

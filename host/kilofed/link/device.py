@@ -1,0 +1,501 @@
+"""The device's side of one line, sans-IO: what the C core does on a board, for kilofed-pi and as the far
+end in tests.
+
+    endpoint = DeviceEndpoint(device_id=..., board="pi", firmware=0x000100, rng=os.urandom,
+    take_head=trainer.load) endpoint.update(holding)                            what `info` says, now and
+    whenever it changes loop:   endpoint.receive(data, now)  or  endpoint.poll(now);
+    line.write(endpoint.data_to_send())
+            for event in endpoint.events():  TrainAsked -> train, progress(...), then finish(...) or fail(...)
+                                             CancelAsked -> stop;  CommitAsked(round, 0) -> keep the residual
+
+The round's rules (PROTOCOL.md, "A round") are kept here: the owner computes. What a method says goes out at
+the next receive() or poll(); next_deadline() is due at once after one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kilofed.link import events as ev
+from kilofed.link.blobs import BlobReceiver, BlobSender, blob_id, head_bytes
+from kilofed.link.endpoint import Endpoint
+from kilofed.link.errors import StatusCode
+from kilofed.link.frames import Direction, RawFrame
+from kilofed.link.messages import (
+    NO_HASH,
+    PROTOCOL_VERSION,
+    Accept,
+    BlobKind,
+    Busy,
+    Bye,
+    Cancel,
+    Chunk,
+    Commit,
+    Error,
+    Hello,
+    Info,
+    Message,
+    Offer,
+    Ping,
+    Probe,
+    Reason,
+    Refuse,
+    Result,
+    State,
+    Status,
+    Train,
+    Verdict,
+    Welcome,
+)
+from kilofed.link.session import REPEAT, Session, session_id
+
+STATUS_INTERVAL = 2.0  # between two statuses nobody asked for, seconds
+HELLO_JITTER = 0.25  # so that a fleet that was switched on at once does not speak at once
+HEAD_CODECS = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a device has: the fields of `info` that its owner knows. head is not here: the endpoint took it.
+    """
+
+    model: bytes
+    classes: int
+    features: int
+    capacity: int
+    train: int = 0
+    held_out: int = 0
+    labels: bytes = NO_HASH
+    collecting: bool = False  # samples are still becoming features: no training yet
+
+
+class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
+    """One line of a device.
+
+    device_id: 8 bytes. board: 1..24 bytes of text. firmware: major << 16 | minor << 8 | patch. rng: gives n
+    random bytes. take_head: called with a whole head blob whose hash is right; 0 makes it the base, another
+    number is the StatusCode to refuse with. max_frame, window: what this end takes, 64..1024 and 64..65535
+    bytes on the wire.
+    """
+
+    def __init__(
+        self,
+        *,
+        device_id: bytes,
+        board: str,
+        firmware: int,
+        holding: Holding,
+        rng: Callable[[int], bytes],
+        take_head: Callable[[bytes], int],
+        max_frame: int = 1024,
+        window: int = 4096,
+        flags: int = 0,
+    ) -> None:
+        super().__init__(Direction.FROM_DEVICE, max_frame=max_frame)
+        self._rng = rng
+        self._take_head = take_head
+        self._max_frame = max_frame
+        self._window = window
+        self._hello = Hello(PROTOCOL_VERSION, device_id, rng(8), board, firmware, max_frame, window, flags)
+        self._hello_at = float("-inf")
+        self._woken = True
+        self._heartbeat = 2.0
+
+        self._holding = holding
+        self._head: bytes | None = None
+        self._receiver = BlobReceiver(window=window)
+        self._state = State.COLLECTING if holding.collecting else State.IDLE
+        self._round = 0
+        self._progress = 0
+        self._loss_q12 = 0
+        self._order: Train | None = None
+        self._result: Result | None = None
+        self._update: BlobSender | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """The state of a session that is not there."""
+        self._session = None
+        self._session_nonce = b""
+        self._last_heard = self._now
+        self._info_at: float | None = None
+        self._info_said = True
+        self._result_at: float | None = None
+        self._status_at = float("-inf")
+        self._status_said: Status | None = None
+
+    # ---- out -------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When poll() wants to be called; None only once closed."""
+        if self._closed:
+            return None
+        if self._woken:
+            return self._now
+        if self._session is None:
+            return self._hello_at
+        times = [self._last_heard + 3 * self._heartbeat]
+        if self._info_at is not None:
+            times.append(self._info_at)
+        if self._result_at is not None:
+            times.append(self._result_at)
+        if self._update is not None and self._update.deadline is not None:
+            times.append(self._update.deadline)
+        if self._state is State.TRAINING and self._status_said != self._status():
+            times.append(self._status_at + STATUS_INTERVAL)
+        return min(times)
+
+    # ---- what is known ---------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """What the device is doing."""
+        return self._state
+
+    @property
+    def head(self) -> bytes | None:
+        """Hash of the base head."""
+        return self._head
+
+    @property
+    def in_session(self) -> bool:
+        """Whether a host is there."""
+        return self._session is not None
+
+    # ---- what the owner says ---------------------------------------------------------------------
+
+    def update(self, holding: Holding) -> None:
+        """What the device has now: samples came, collecting ended. The host hears of it within a second."""
+        if holding == self._holding:
+            return
+        self._holding = holding
+        if holding.collecting and self._state is State.IDLE:
+            self._state = State.COLLECTING
+        elif not holding.collecting and self._state is State.COLLECTING:
+            self._state = State.IDLE
+        if self._session is not None and self._info_said:
+            # While samples pour in, once a second will do.
+            self._info_at = self._now if self._state is State.IDLE else self._now + REPEAT
+            self._info_said = False
+        self._woken = True
+
+    def progress(self, thousandths: int, loss_q12: int) -> None:
+        """How far the training is, 0..1000, and the mean loss of the last whole epoch, nats / 4096."""
+        self._progress = min(max(thousandths, 0), 1000)
+        self._loss_q12 = loss_q12
+        self._woken = True
+
+    def finish(
+        self,
+        update: bytes | None,
+        *,
+        train: int,
+        held_out: int,
+        loss_q12: int,
+        base_correct: int,
+        own_correct: int,
+        elapsed_ms: int,
+    ) -> None:
+        """The ordered training is done; fields as in `Result`. Ignored when it was cancelled meanwhile."""
+        if self._state is not State.TRAINING or self._order is None:
+            return
+        sender = None
+        if update is not None:
+            sender = BlobSender(
+                BlobKind.UPDATE, update, max_frame=self._session_frame(), window=self._window, announce=False
+            )
+        self._update = sender
+        self._result = Result(
+            self._round,
+            sender.hash if sender else None,
+            len(update) if update is not None else 0,
+            train,
+            held_out,
+            loss_q12,
+            base_correct,
+            own_correct,
+            elapsed_ms,
+        )
+        self._state = State.UPLOADING
+        self._progress, self._loss_q12 = 1000, loss_q12
+        self._result_at = self._now
+        self._woken = True
+
+    def fail(self, code: int, detail: int = 0) -> None:
+        """The ordered training cannot be done. Ignored when it was cancelled meanwhile."""
+        if self._state is not State.TRAINING:
+            return
+        self._state = State.FAILED
+        self._order = None
+        self._say(Error(code, detail))
+        self._say_status()
+        self._woken = True
+
+    def busy(self, ms: int) -> None:
+        """The device will be silent for so long."""
+        self._say(Busy(ms))
+        self._woken = True
+
+    def close(self, reason: Reason = Reason.SHUTTING_DOWN) -> None:
+        """Says bye and ends the endpoint for good: take data_to_send() once more. Twice does nothing."""
+        if self._closed:
+            return
+        self._say(Bye(reason))
+        self._forget()
+        self._closed = True
+
+    def disconnected(self) -> None:
+        """The transport is gone: the session ends, training goes on, and hello is said when polled again."""
+        self._splitter.reset()
+        self._out.clear()
+        self._lose(Reason.NONE, "the line is gone")
+        self._hello_at = float("-inf")
+
+    # ---- time ------------------------------------------------------------------------------------
+
+    def _clock(self, now: float) -> None:
+        self._now = max(now, self._now)
+        self._woken = False
+
+    def _work(self) -> None:
+        if self._session is None:
+            if self._now >= self._hello_at:
+                self._say_hello()
+            return
+        if self._now >= self._last_heard + 3 * self._heartbeat:
+            self._say(Bye(Reason.SILENT))
+            self._lose(Reason.SILENT, "the host is silent")
+            return
+        if self._info_at is not None and self._now >= self._info_at:
+            self._say_info()
+        if not self._session.received_any:
+            return  # the host may not know us yet
+        if self._result is not None and self._result_at is not None and self._now >= self._result_at:
+            self._result_at = self._now + REPEAT
+            self._say(self._result)
+        if self._update is not None:
+            for message in self._update.poll(self._now):
+                self._say(message)
+            if self._update.failed and not self._update.refusals:
+                self._say(Bye(Reason.SILENT))
+                self._lose(Reason.SILENT, f"the update makes {self._update.failed}")
+                return
+        unsaid = self._state is State.TRAINING and self._status_said != self._status()
+        if unsaid and self._now >= self._status_at + STATUS_INTERVAL:
+            self._say_status()
+
+    def _session_frame(self) -> int:
+        return self._session.max_frame if self._session is not None else self._max_frame
+
+    # ---- sessions --------------------------------------------------------------------------------
+
+    def _say_hello(self) -> None:
+        jitter = 1 + HELLO_JITTER * int.from_bytes(self._rng(2), "little") / 65535
+        self._hello_at = self._now + REPEAT * jitter
+        self._say_clear(self._hello)
+
+    def _fresh_nonce(self) -> None:
+        self._hello = replace(self._hello, device_nonce=self._rng(8))
+
+    def _take_clear(self, message: Message) -> None:
+        if isinstance(message, Probe):
+            self._fresh_nonce()
+            self._say_hello()
+        elif isinstance(message, Welcome | Refuse):
+            nonce = message.device_nonce
+            if nonce != self._hello.device_nonce or nonce == self._session_nonce:
+                return  # of an older hello, or the answer that the session began with, once more
+            if isinstance(message, Welcome):
+                if message.version == PROTOCOL_VERSION:
+                    self._begin(message)
+            else:
+                self._hello_at = self._now + message.wait_ms / 1000
+                self._events.append(ev.Refused(message.reason, message.wait_ms))
+
+    def _begin(self, welcome: Welcome) -> None:
+        hello = self._hello
+        self._lose(Reason.NONE, "the host began a new session")
+        self._hello = hello
+        self._session = Session(
+            session_id(welcome.host_nonce, hello.device_nonce, hello.device_id),
+            role=Direction.FROM_DEVICE,
+            max_frame=min(self._max_frame, welcome.max_frame),
+        )
+        self._session_nonce = hello.device_nonce
+        self._heartbeat = welcome.heartbeat_ms / 1000
+        self._last_heard = self._now
+        self._receiver.restart(window=self._window)
+        self._info_at = self._now
+        self._info_said = False
+        if self._result is not None:
+            self._result_at = self._now
+        if self._update is not None:
+            self._update.restart(max_frame=self._session.max_frame, window=self._window)
+        self.counters.sessions += 1
+        self._events.append(ev.Welcomed())
+
+    def _lose(self, reason: int, why: str) -> None:
+        if self._session is None:
+            return
+        self._forget()
+        self._fresh_nonce()  # one opens one session only
+        self._hello_at = self._now
+        self._events.append(ev.Lost(reason, why))
+
+    def _open(self, frame: RawFrame) -> bytes | None:
+        data = self._session.open(frame) if self._session is not None else None
+        if data is not None:
+            self._last_heard = self._now
+            if self._info_said:
+                self._info_at = None
+        return data
+
+    def _may_answer(self) -> bool:
+        return self._session is not None
+
+    # ---- messages --------------------------------------------------------------------------------
+
+    def _take_message(self, message: Message, wire: int) -> None:
+        match message:
+            case Offer():
+                self._take_offer(message)
+            case Chunk():
+                self._take_chunk(message, wire)
+            case Accept():
+                self._take_accept(message)
+            case Train():
+                self._take_train(message)
+            case Commit():
+                self._take_commit(message)
+            case Cancel():
+                self._take_cancel(message)
+            case Ping():
+                self._say_status()
+            case Bye():
+                self._lose(message.reason, "the host said bye")
+            case Error():
+                self._events.append(ev.DeviceError(message.code, message.detail, message.text or ""))
+            case _:
+                self._say(Error(StatusCode.MESSAGE))
+
+    def _take_offer(self, offer: Offer) -> None:
+        if offer.kind is not BlobKind.HEAD:
+            self._say(Error(StatusCode.MESSAGE))
+            return
+        if self._state is State.TRAINING:
+            self._say(Error(StatusCode.BUSY))  # the base is in use
+            return
+        if offer.hash == self._head:
+            self._say(Accept(blob_id(offer.hash), offer.size, Verdict.COMPLETE))
+            return
+        holding = self._holding
+        sizes = [head_bytes(codec, holding.classes, holding.features) for codec in HEAD_CODECS]
+        if offer.size not in sizes:
+            self._say(Accept(blob_id(offer.hash), 0, Verdict.REFUSED))
+            self._say(Error(StatusCode.SHAPE, sizes[1]))
+            return
+        self._say(self._receiver.offer(offer.hash, offer.size))
+
+    def _take_chunk(self, chunk: Chunk, wire: int) -> None:
+        receiver = self._receiver
+        was_whole, damaged = receiver.complete, receiver.damaged
+        answer = receiver.chunk(chunk, wire, self._now)
+        if receiver.complete and not was_whole:
+            code = StatusCode.BUSY if self._state is State.TRAINING else self._take_head(receiver.data)
+            if code:
+                answer = Accept(chunk.id, 0, Verdict.REFUSED)
+                receiver.clear()
+                self._say(answer)
+                self._say(Error(code))
+                return
+            self._drop_result()
+            self._head = receiver.hash
+            self._events.append(ev.HeadReceived(receiver.hash))
+        if answer is not None:
+            self._say(answer)
+        if receiver.damaged != damaged:
+            self._say(Error(StatusCode.BLOB))
+
+    def _take_accept(self, accept: Accept) -> None:
+        if self._update is None or accept.id != self._update.id:
+            return
+        self._update.accept(accept, self._now)
+        if accept.verdict is Verdict.REFUSED and not self._update.failed:
+            self._result_at = self._now  # offered again
+        else:
+            self._result_at = None
+
+    def _take_train(self, order: Train) -> None:
+        same = order.round == self._round
+        if self._state is State.COLLECTING or (same and self._state in (State.TRAINING, State.UPLOADING)):
+            self._say_status()
+            if self._state is State.UPLOADING:
+                self._result_at = self._now
+            return
+        if order.head != self._head:
+            self._say(Error(StatusCode.HEAD))
+            return
+        if self._state is State.TRAINING:
+            self._events.append(ev.CancelAsked(self._round))
+        self._drop_result()
+        self._order = order
+        self._round = order.round
+        self._state = State.TRAINING
+        self._progress = self._loss_q12 = 0
+        self._events.append(ev.TrainAsked(order))
+        self._say_status()
+
+    def _drop_result(self) -> None:
+        """A waiting result nobody will fetch."""
+        if self._state is State.UPLOADING:
+            self._events.append(ev.CancelAsked(self._round))
+            self._idle()
+
+    def _take_commit(self, commit: Commit) -> None:
+        if self._state is State.UPLOADING and commit.round == self._round:
+            self._idle()
+            self._events.append(ev.CommitAsked(commit.round, commit.verdict))
+        self._say_status()
+
+    def _take_cancel(self, cancel: Cancel) -> None:
+        if self._state in (State.TRAINING, State.UPLOADING) and cancel.round == self._round:
+            self._idle()
+            self._events.append(ev.CancelAsked(cancel.round))
+        self._say_status()
+
+    def _idle(self) -> None:
+        self._order = None
+        self._result = None
+        self._update = None
+        self._result_at = None
+        self._state = State.COLLECTING if self._holding.collecting else State.IDLE
+
+    # ---- what is to be said ----------------------------------------------------------------------
+
+    def _status(self) -> Status:
+        return Status(self._state, self._round, self._progress, self._loss_q12)
+
+    def _say_status(self) -> None:
+        self._status_said = self._status()
+        self._status_at = self._now
+        self._say(self._status_said)
+
+    def _say_info(self) -> None:
+        self._info_at = self._now + REPEAT
+        self._info_said = True
+        held = self._holding
+        self._say(
+            Info(
+                held.model,
+                held.labels,
+                held.classes,
+                held.features,
+                held.capacity,
+                held.train,
+                held.held_out,
+                self._head,
+                self._state,
+                self._round,
+            )
+        )

@@ -1,0 +1,112 @@
+"""A session's numbers and checks, and the clock work that both sides share.
+
+    session id = first 4 bytes, as u32 LE, of BLAKE2b-8("kilofed session 1" + host_nonce + device_nonce +
+    device_id)
+
+The id enters every check and no frame. So a frame of another session, or one from before a reset, is noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from kilofed.link.frames import Direction, FrameType, RawFrame, encode_frame
+
+LAST_NUMBER = 0xFFFFFFFF
+LINE_RATE = 11520  # bytes a second at 115200 baud: what retransmission times assume
+TRIES = 8
+LONGEST_WAIT = 4.0
+REPEAT = 1.0  # hello, probe, info and result, seconds
+MOST_BUSY = 60.0  # a busy(ms) counts for no longer, seconds
+
+
+def session_id(host_nonce: bytes, device_nonce: bytes, device_id: bytes) -> int:
+    """The id of the session that a hello and its welcome open: each argument is 8 bytes."""
+    who = b"kilofed session 1" + host_nonce + device_nonce + device_id
+    digest = hashlib.blake2b(who, digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+def round_trip(window: int) -> float:
+    """RTO in seconds: 500 ms and the time of one window on a 115200 baud line."""
+    return 0.5 + window / LINE_RATE
+
+
+class Session:
+    """Numbers, seals and opens the frames of one session.
+
+    id: see `session_id`. role: the direction of the frames this side sends. max_frame: neither side sends
+    longer ones.
+    """
+
+    def __init__(self, id: int, *, role: Direction, max_frame: int) -> None:
+        self.id = id
+        self.max_frame = max_frame
+        self._role = role
+        self._sent = 0
+        self._accepted = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a number space is used up: the session has to end."""
+        return LAST_NUMBER in (self._sent, self._accepted)
+
+    @property
+    def received_any(self) -> bool:
+        """Whether a frame of the peer was accepted yet."""
+        return self._accepted > 0
+
+    def seal(self, message: bytes) -> bytes:
+        """The next frame, on the wire. Not to be called once `exhausted`."""
+        self._sent += 1
+        return encode_frame(
+            message, direction=self._role, frame=FrameType.SESSION, session=self.id, number=self._sent
+        )
+
+    def open(self, frame: RawFrame) -> bytes | None:
+        """The message in it, or None when it is not of this session, damaged, or was accepted before.
+
+        Of the numbers that end in the 16 bits seen, the smallest above the last accepted is tried.
+        """
+        if frame.type is not FrameType.SESSION or frame.direction is self._role:
+            return None
+        least = self._accepted + 1
+        number = least + ((frame.number - least) & 0xFFFF)
+        if number > LAST_NUMBER or not frame.matches(self.id, number):
+            return None
+        self._accepted = number
+        return frame.message
+
+
+@dataclass(slots=True)
+class Repeater:
+    """Says when something is to be sent, and sent again, until it shows effect.
+
+    interval: seconds between two tries; doubled each time up to LONGEST_WAIT when `doubling`. tries: how
+    often it is repeated at most. due(now) is True first, then after each interval.
+    """
+
+    interval: float
+    tries: int = TRIES
+    doubling: bool = False
+    deadline: float = float("-inf")
+    used: int = -1  # the first time is no repeat
+
+    def due(self, now: float) -> bool:
+        """Whether to send now; if so the next time is set. Check `exhausted` first."""
+        if now < self.deadline:
+            return False
+        self.used += 1
+        wait = self.interval * (1 << min(self.used, 16)) if self.doubling else self.interval
+        self.deadline = now + (min(wait, max(LONGEST_WAIT, self.interval)) if self.doubling else wait)
+        return True
+
+    def exhausted(self, now: float) -> bool:
+        """Whether the last repeat has had its time and nothing came."""
+        return self.used >= self.tries and now >= self.deadline
+
+    def progress(self, now: float) -> None:
+        """Something came: count from the beginning, and wait a whole interval first."""
+        self.used = 0
+        self.deadline = now + self.interval
