@@ -30,14 +30,16 @@ from kilofed_tools import flat, heads, metadata
 from kilofed_tools.errors import ModelContractError
 from kilofed_tools.evaluate import features as run_features
 from kilofed_tools.flat import Table
-from kilofed_tools.heads import DEFAULT_BATCH, DEFAULT_EPOCHS, DEFAULT_LR, HeadSpec
+from kilofed_tools.heads import HeadSpec
 from kilofed_tools.metadata import HeadMeta
+from kilofed_tools.operators import check_operators
 from kilofed_tools.prune import prune
 from kilofed_tools.tflite import Op, Operator, TensorType, TFLiteModel, read_model, type_name
 
 NOISE_SAMPLES = 64
 NOISE_SEED = 1
 _RESHAPES = (Op.RESHAPE, Op.SQUEEZE, Op.EXPAND_DIMS)
+_CONVERTER_ENTRY = "CONVERSION_METADATA"  # the converter's own version and options
 _VALID = 1  # the schema's Padding.VALID
 
 
@@ -68,8 +70,11 @@ def adapt(
     """
     notes: list[str] = []
     parsed = read_model(model)
+    check_operators(parsed)
     if samples is None and labels is None and _is_device_model(parsed):
         return Adapted(model, ())
+    if not _in_units(parsed):
+        notes.append("the head's numbers became whole steps of the trainer's units")
     parsed = _strip_ends(parsed, notes)
     heads.check_int8(parsed)
     tail = _find_tail(parsed)
@@ -80,13 +85,16 @@ def adapt(
     return _finish(shaped, tail, weights, bias, samples, _Wanted(labels, lr, batch, epochs, old), notes)
 
 
-def _is_device_model(model: TFLiteModel) -> bool:
+def _in_units(model: TFLiteModel) -> bool:
     try:
-        spec = heads.find_head(model)
         heads.read_head(model)
     except ModelContractError:
         return False
-    return len(spec.calib) > 0
+    return True
+
+
+def _is_device_model(model: TFLiteModel) -> bool:
+    return _in_units(model) and len(heads.find_head(model).calib) > 0
 
 
 def _refuse(what: str, next_step: str, operator: Operator | None = None) -> NoReturn:
@@ -118,7 +126,8 @@ def _strip_ends(model: TFLiteModel, notes: list[str]) -> TFLiteModel:
             operators.remove(readers[0])
             graph.values["inputs"] = np.array([inner.index], np.int32)
             notes.append(
-                f"the {type_name(start.type)} input became int8: value = {inner.scale:.6g} * (q - {inner.zero_point})"
+                f"the {type_name(start.type)} input became int8: "
+                f"value = {inner.scale:.6g} * (q - ({inner.zero_point}))"
             )
     end = model.tensors[model.outputs[0]]
     last = model.producer(end.index)
@@ -247,9 +256,7 @@ def _pool_first(model: TFLiteModel, tail: _Tail, notes: list[str]) -> _Tail:
         whole = whole and dims == {1, 2}
     if not whole:
         _refuse("the average after the last convolution is not over all places", advice, pool)
-    notes.append(
-        "the average after the last 1x1 convolution moved before it, and the convolution became FULLY_CONNECTED"
-    )
+    notes.append("the last 1x1 convolution became FULLY_CONNECTED, behind the average that followed it")
     return tail
 
 
@@ -261,7 +268,7 @@ def _master_of(
     x, w = model.tensors[head.inputs[0]], model.tensors[head.inputs[1]]
     if w.type != TensorType.INT8 or not w.constant:
         _refuse(
-            f"the head's weights are {type_name(w.type)}{'' if w.constant else ' and computed'}, not constant int8",
+            f"the head's weights are {type_name(w.type)}, or computed, instead of constant int8",
             "quantize the model to int8 with `kilofed convert`",
             head,
         )
@@ -384,7 +391,17 @@ def _replace_tail(model: TFLiteModel, tail: _Tail, classes: int, notes: list[str
     graph.values |= {"tensors": tensors, "operators": keep, "outputs": np.array([output], np.int32)}
     tree.values["buffers"] = buffers
     entries = tree.tables("metadata")
-    tree.values["metadata"] = [entry for entry in entries if entry.text("name") != metadata.HEAD]
+    drop = (metadata.HEAD, _CONVERTER_ENTRY)
+    tree.values["metadata"] = [entry for entry in entries if entry.text("name") not in drop]
+    for table in tensors:
+        # The converter joins the names of all it fused with ";": kilobytes that a device would keep in flash.
+        table.values["name"] = table.text("name").split(";")[0]
+        quantization = table.table("quantization")
+        if quantization is not None:
+            quantization.values.pop(
+                "min", None
+            )  # of the float tensor, for tools that quantize; nobody reads it now
+            quantization.values.pop("max", None)
     return _rewritten(model)
 
 

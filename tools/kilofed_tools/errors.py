@@ -21,18 +21,24 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def _one_line(text: str, limit: int = 300) -> str:
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
 class KilofedError(Exception):
     """Base of every error raised on purpose.
 
     what: what is wrong, without a full stop. next_step: what the user can do about it, an imperative sentence
-    part.
+    part. Both are kept to one line of printable text, `what` to 300 characters: names in them may come from a
+    hostile file.
     """
 
     code: ClassVar[int] = 100
 
     def __init__(self, what: str, next_step: str) -> None:
-        self.what = what
-        self.next_step = next_step
+        self.what = _one_line(what)
+        self.next_step = _one_line(next_step)
         super().__init__(what, next_step)
 
     def __str__(self) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kilofed_tools.errors import ModelError
 from kilofed_tools.heads import Head, HeadSpec, backbone, find_head, weight_scale
+from kilofed_tools.operators import check_operators
 from kilofed_tools.tflite import TensorType, read_model, type_name
 
 _RUNTIMES = ("tflite_runtime.interpreter", "ai_edge_litert.interpreter")
@@ -45,11 +46,13 @@ class Runner:
 
     def __init__(self, model: bytes, *, fast: bool = False) -> None:
         parsed = read_model(model)
+        check_operators(parsed)
         ends = (parsed.tensors[parsed.inputs[0]], parsed.tensors[parsed.outputs[0]])
         for end in ends:
             if end.type != TensorType.INT8:
+                which = "input" if end is ends[0] else "output"
                 raise ModelError(
-                    f"the model's {'input' if end is ends[0] else 'output'} is {type_name(end.type)}, not int8",
+                    f"the model's {which} is {type_name(end.type)}, not int8",
                     "bring it into form with `kilofed convert`",
                 )
         module = runtime_module()
@@ -90,7 +93,7 @@ class Runner:
 
 
 def features(model: bytes, samples: NDArray[np.int8], *, fast: bool = False) -> NDArray[np.int8]:
-    """The backbone's output, int8 [N, F], for int8 samples [N, ...]; the samples when there is no backbone."""
+    """The backbone's output, int8 [N, F], for int8 samples [N, ...]; the samples themselves without one."""
     parsed = read_model(model)
     spec = find_head(parsed)
     if spec.features_tensor in parsed.inputs:
@@ -147,7 +150,7 @@ def head_logits(head: Head, rows: NDArray[np.int8], *, s_x: float, zp_x: int) ->
 def head_accuracy(
     head: Head, rows: NDArray[np.int8], labels: NDArray[np.integer[Any]], spec: HeadSpec
 ) -> float:
-    """The share (0..1) of features int8 [N, F] whose largest logit is their label; the first of equals wins."""
+    """The share (0..1) of features int8 [N, F] that the head labels right; the first of equals wins."""
     logits = head_logits(head, rows, s_x=spec.s_x, zp_x=spec.zp_x)
     return float(np.mean(logits.argmax(axis=1) == labels))
 

@@ -272,7 +272,10 @@ class _Reader:
             self.need(start, count + 1, 1, what)
             if self.data[start + count] != 0:
                 self.fail(f"{what} is a string without an end", start)
-            return self.data[start : start + count].decode("utf-8", "surrogateescape"), start
+            try:
+                return self.data[start : start + count].decode(), start
+            except UnicodeDecodeError:
+                self.fail(f"{what} is not UTF-8", start)
         element = sort[1:-1]
         if element in _DTYPES:
             dtype = _DTYPES[element]
@@ -365,7 +368,7 @@ class _Writer:
 
     def vector(self, value: Any, sort: str, align: int) -> int:
         if sort == "str":
-            raw = str(value).encode("utf-8", "surrogateescape")
+            raw = str(value).encode()
             position = self.pad(4)
             self.out += struct.pack("<I", len(raw)) + raw + b"\0"
             return position
@@ -398,7 +401,7 @@ def regions(table: Table) -> Iterator[tuple[int, int]]:
         if isinstance(value, np.ndarray):
             yield position, position + value.nbytes
         elif isinstance(value, str):
-            yield position, position + len(value.encode("utf-8", "surrogateescape")) + 1
+            yield position, position + len(value.encode()) + 1
     for value in table.values.values():
         if isinstance(value, Table):
             yield from regions(value)

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from kilofed_tools import flat, metadata
 from kilofed_tools.errors import HeadError, ModelContractError
 from kilofed_tools.metadata import HeadMeta
+from kilofed_tools.operators import check_operators
 from kilofed_tools.prune import prune
 from kilofed_tools.tflite import Op, Operator, Tensor, TensorType, TFLiteModel, patch, read_model, type_name
 
@@ -329,27 +330,29 @@ def check_int8(model: TFLiteModel) -> None:
             f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs",
             "convert a model with one of each",
         )
-    constants = sum(
-        1 for t in model.tensors if t.constant and t.type in (TensorType.FLOAT32, TensorType.FLOAT16)
-    )
+    quantize = "quantize it to int8 with representative data: `kilofed convert`"
+    floats = (TensorType.FLOAT32, TensorType.FLOAT16)
+    for op in model.operators:
+        if op.name == "SHAPE":
+            _outside(
+                "the model was converted with an open batch",
+                "convert it with a batch of 1",
+                operator=op.index,
+            )
+        if op.code not in (Op.CONV_2D, Op.DEPTHWISE_CONV_2D, Op.FULLY_CONNECTED):
+            continue
+        x, w = model.tensors[op.inputs[0]], model.tensors[op.inputs[1]]
+        if x.type in floats:
+            kind = "float" if w.type in floats else f"float with {type_name(w.type)} weights (hybrid)"
+            _outside(f"the model computes in {kind}", quantize, operator=op.index)
+        if x.type != TensorType.INT8:
+            _outside(f"the model has {type_name(x.type)} activations, not int8", quantize, operator=op.index)
     for tensor in model.tensors:
         used = model.producer(tensor.index) is not None or tensor.index in model.inputs
-        if tensor.constant or not used or tensor.type == TensorType.INT8:
-            continue
-        kind = type_name(tensor.type)
-        if kind.startswith("float") and tensor.index not in (model.inputs[0], model.outputs[0]):
-            int8_weights = any(t.constant and t.type == TensorType.INT8 for t in model.tensors)
-            kind = "float with int8 weights (hybrid)" if int8_weights and not constants else "float"
-            _outside(
-                f"the model computes in {kind}",
-                "quantize it to int8 with a representative data set: `kilofed convert --data`",
-            )
-        _outside(
-            f"the tensor {tensor.name!r} is {kind}, not int8",
-            _BRING
-            if kind.startswith("float") or kind == "uint8"
-            else "quantize the model to int8 with `kilofed convert`",
-        )
+        if not tensor.constant and used and tensor.type != TensorType.INT8:
+            where = "input" if tensor.index in model.inputs else "activation"
+            where = "output" if tensor.index in model.outputs else where
+            _outside(f"the {where} {tensor.name!r} is {type_name(tensor.type)}, not int8")
     for tensor in model.tensors:
         if tensor.type == TensorType.INT8 and not tensor.constant and len(tensor.scales) != 1:
             _outside(f"the activation {tensor.name!r} has {len(tensor.scales)} scales instead of 1")
@@ -368,7 +371,7 @@ def _check_unshared(model: TFLiteModel, places: dict[str, tuple[int, int]]) -> N
     for start, end, name in spans:
         owners = [r for r in regions if r[0] < end and start < r[1]]
         if len(owners) != 1:
-            _outside(f"the head's {name} shares its bytes in the file with something else")
+            _outside(f"the bytes of the head's {name} are shared with something else in the file")
 
 
 def find_head(model: TFLiteModel | bytes) -> HeadSpec:
@@ -379,6 +382,7 @@ def find_head(model: TFLiteModel | bytes) -> HeadSpec:
     = 0 and no calibration.
     """
     model = read_model(model) if isinstance(model, bytes) else model
+    check_operators(model)
     check_int8(model)
     op, softmax = head_operators(model)
     if (softmax or op).outputs != model.outputs:
@@ -423,7 +427,7 @@ def find_head(model: TFLiteModel | bytes) -> HeadSpec:
     }
     for name in ("weights", "bias"):
         if places[name][0] % flat.DATA_ALIGN:
-            _outside(f"the head's {name} is not aligned to {flat.DATA_ALIGN} bytes in the file")
+            _outside(f"the buffer of the head's {name} is not aligned to {flat.DATA_ALIGN} bytes in the file")
     buffers = [t.buffer for t in model.tensors]
     if buffers.count(w.buffer) != 1 or buffers.count(b.buffer) != 1:
         _outside("the head shares a buffer with another tensor", operator=op.index)

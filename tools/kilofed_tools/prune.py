@@ -48,10 +48,13 @@ def prune(tree: Table) -> Table:
     tree.values.pop("metadata_buffer", None)  # superseded by `metadata`, and by number
     holders = [*graph.tables("tensors"), *entries]
     buffers = tree.tables("buffers")
-    used_buffers = sorted({0} | {holder.number("buffer") for holder in holders})
-    tree.values["buffers"] = [buffers[i] for i in used_buffers]
+    full = [len(buffer.numbers("data")) > 0 for buffer in buffers]
+    used_buffers = sorted({holder.number("buffer") for holder in holders if full[holder.number("buffer")]})
+    # Number 0 is empty by convention; activations need no empty buffers of their own.
+    tree.values["buffers"] = [Table("Buffer"), *(buffers[i] for i in used_buffers)]
     for holder in holders:
-        holder.values["buffer"] = used_buffers.index(holder.number("buffer"))
+        old = holder.number("buffer")
+        holder.values["buffer"] = 1 + used_buffers.index(old) if full[old] else 0
     return tree
 
 

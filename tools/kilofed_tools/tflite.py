@@ -24,6 +24,7 @@ from kilofed_tools import flat
 from kilofed_tools.errors import ModelContractError, ModelFormatError
 from kilofed_tools.flat import Table
 
+MAX_RANK = 8  # of a tensor: what TFLite's own kernels take at most
 MAX_ELEMENTS = 1 << 28  # of one tensor: far above any device, far below an overflow
 
 
@@ -250,6 +251,8 @@ def _refuse(what: str) -> NoReturn:
 def _tensor(index: int, table: Table, buffers: Sequence[Table]) -> Tensor:
     shape = tuple(int(n) for n in table.numbers("shape"))
     name = table.text("name")
+    if len(shape) > MAX_RANK:
+        _refuse(f"tensor {index} has {len(shape)} dimensions")
     if any(n < 0 for n in shape) or math.prod(shape) > MAX_ELEMENTS:
         _refuse(f"tensor {index} has the shape {list(shape)}")
     buffer = table.number("buffer")
