@@ -25,11 +25,12 @@ typedef struct kf_port {
     /* Milliseconds since any fixed moment, wrapping at 2^32. Steps of up to 20 ms are fine (a 100 Hz tick is). */
     uint32_t (*millis)(void *context);
 
-    /* Fills `out` with bytes nobody else can predict. A board without a source of them returns KF_ERR_UNSUPPORTED:
-     * the device then says so in its hello, and derives nonces from its identity and a counter. */
+    /* Fills `out` with bytes nobody else can predict. A board without a source of them returns KF_ERR_UNSUPPORTED, or has
+     * NULL here: the device then says so in its hello, and derives nonces from its identity, a counter and the time. */
     kf_status_t (*entropy)(void *context, uint8_t *out, size_t size);
 
-    /* Optional (NULL): bytes from the line that were no frame, for a log. At most one call a kf_receive(). */
+    /* Optional (NULL): bytes from the line that were no frame, for a log; as they came, without the 0x00 that ended
+     * them. Called from kf_receive(), once for each such piece. The bytes are gone after the call. */
     void (*stray)(void *context, const uint8_t *bytes, size_t size);
 } kf_port_t;
 
