@@ -1,4 +1,4 @@
-"""A HostEndpoint running over a transport: one task a line.
+"""An endpoint running over a transport: one task a line.
 
     async with Connection.serial("/dev/ttyACM0", endpoint=endpoint) as connection:
         async for event in connection.events():
@@ -6,27 +6,127 @@
                 case Opened(hello, info): connection.send_head(blob); connection.train(order)
                 case ResultReady(result, update): connection.commit(result.round)
 
-A serial line that vanishes is opened again with back-off for as long as the connection lives (`Lost`, later `Opened`). A
-TCP connection that ends ends the connection: `Lost` if a session was open, then events() is exhausted.
+A serial line that vanishes is opened again with back-off for as long as the connection lives (`Lost`, later
+`Opened`). A TCP connection that ends ends the connection: `Lost` if a session was open, then events() is
+exhausted.
+
+`Wake` and `run_endpoint` are the loop inside, for either role: kilofed-pi runs the device's side with them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
+from typing import Any, TypeVar
 
-from kilofed.link.events import Event
+from kilofed.link.endpoint import Endpoint
+from kilofed.link.errors import TransportClosed, TransportError
+from kilofed.link.events import Event, Stray
 from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import Reason, TrainOrder
 from kilofed.transports.base import Transport
+from kilofed.transports.serial import BAUD, open_serial
+
+WRITE_SECONDS = 10.0  # a pipe that takes nothing for so long is broken
+BYE_SECONDS = 1.0
+REOPEN_SECONDS = (0.2, 5.0)  # first and longest wait before a line is opened again
+
+EventT = TypeVar("EventT")
+
+
+class Wake:
+    """Ends the wait of a loop: `set()` from anywhere in its thread; set while nobody waits, it ends the
+    next wait.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Wakes."""
+        self._set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self, timeout: float | None, other: asyncio.Future[Any] | None = None) -> None:
+        """Until set, `timeout` seconds have passed, or `other` is done."""
+        if not self._set:
+            self._waiter = asyncio.get_running_loop().create_future()
+            waited = [self._waiter] if other is None else [self._waiter, other]
+            try:
+                await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._waiter.cancel()
+                self._waiter = None
+        self._set = False
+
+
+async def run_endpoint(
+    endpoint: Endpoint[EventT],
+    transport: Transport,
+    *,
+    wake: Wake,
+    deliver: Callable[[list[EventT | Stray]], Awaitable[None]],
+    capture: Callable[[bool, bytes], None] | None = None,
+) -> None:
+    """Moves bytes between the two until the pipe ends (returns) or breaks (TransportClosed), or the
+    endpoint is closed.
+
+    deliver: gets events in order; while it waits, the line is read no further. wake: set it after using the
+    endpoint directly. capture: told of all bytes, (True, what was received) and (False, what is sent).
+    """
+    clock = asyncio.get_running_loop().time
+    read = asyncio.ensure_future(transport.read())
+    try:
+        while True:
+            endpoint.poll(clock())
+            while True:
+                data, events = endpoint.data_to_send(), endpoint.events()
+                if data:
+                    if capture is not None:
+                        capture(False, data)
+                    await _write(transport, data)
+                if events:
+                    await deliver(events)
+                if not data and not events:
+                    break
+            deadline = endpoint.next_deadline()
+            if deadline is None:
+                return
+            await wake.wait(max(0.0, deadline - clock()), read)
+            if read.done():
+                received = read.result()
+                if not received:
+                    return
+                if capture is not None:
+                    capture(True, received)
+                endpoint.receive(received, clock())
+                read = asyncio.ensure_future(transport.read())
+    finally:
+        read.cancel()
+        with contextlib.suppress(asyncio.CancelledError, TransportError):
+            await read
+
+
+async def _write(transport: Transport, data: bytes) -> None:
+    try:
+        await asyncio.wait_for(transport.write(data), WRITE_SECONDS)
+    except asyncio.TimeoutError as error:
+        what = f"{transport.name} takes no bytes"
+        raise TransportClosed(what, "restart what is behind it", name=transport.name) from error
 
 
 class Connection:
     """Runs `endpoint` over `transport`, or over what `reopen` gives whenever there is none.
 
-    Exactly one of transport and reopen is needed to begin with. name: for logs; the transport's by default. Commands are
-    the endpoint's, may be called from any coroutine of the loop, and never block. Events queue up to `queue` of them,
-    then the line is read no further until some are taken (stray bytes are dropped first).
+    Exactly one of transport and reopen is needed. name: for logs; the transport's by default. Commands are
+    the endpoint's, may be called from any coroutine of the loop, and never block. Events queue up to
+    `queue` of them, then the line is read no further until some are taken (stray bytes are dropped first).
+    capture: see `run_endpoint`.
     """
 
     def __init__(
@@ -37,41 +137,156 @@ class Connection:
         reopen: Callable[[], Awaitable[Transport]] | None = None,
         name: str = "",
         queue: int = 256,
+        capture: Callable[[bool, bytes], None] | None = None,
     ) -> None:
+        if (transport is None) == (reopen is None):
+            raise ValueError("a connection needs a transport or a way to open one, and not both")
         self.endpoint = endpoint
-        raise NotImplementedError
+        self.trouble: TransportError | None = None  # why there is no line now
+        self._transport = transport
+        self._reopen = reopen
+        self._name = name or (transport.name if transport is not None else "")
+        self._capture = capture
+        self._most = queue
+        self._events: deque[Event] = deque()
+        self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._wake = Wake()
+        self._task: asyncio.Task[None] | None = None
+        self._ended = False
 
     @classmethod
-    def serial(cls, url: str, *, endpoint: HostEndpoint, baud: int = 115200) -> Connection:
+    def serial(
+        cls,
+        url: str,
+        *,
+        endpoint: HostEndpoint,
+        baud: int = BAUD,
+        queue: int = 256,
+        capture: Callable[[bool, bytes], None] | None = None,
+    ) -> Connection:
         """Over a serial port or any URL pyserial knows; opened on entry, and again whenever it went away."""
-        raise NotImplementedError
+        return cls(endpoint, reopen=lambda: open_serial(url, baud), name=url, queue=queue, capture=capture)
 
     async def __aenter__(self) -> Connection:
         """Starts the task. With `reopen`, the first opening happens here and its error is raised here."""
-        raise NotImplementedError
+        if self._transport is None and self._reopen is not None:
+            self._transport = await self._reopen()
+            self._name = self._name or self._transport.name
+        self._task = asyncio.create_task(self._run(), name=f"kilofed line {self._name}")
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Says bye, waits at most a second for it to leave, closes the transport."""
-        raise NotImplementedError
+        await self.close()
 
     @property
     def name(self) -> str:
-        raise NotImplementedError
+        """The port or address."""
+        return self._name
 
-    def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncIterator[Event]:
         """Events in order until the connection is closed or, over TCP, has ended. One consumer at a time."""
-        raise NotImplementedError
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                self._taken.set()
+                yield event
+            if self._ended:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
 
-    def send_head(self, blob: bytes) -> None: ...
+    def send_head(self, blob: bytes) -> None:
+        """See HostEndpoint.send_head."""
+        self.endpoint.send_head(blob)
+        self._wake.set()
 
-    def train(self, order: TrainOrder) -> None: ...
+    def train(self, order: TrainOrder) -> None:
+        """See HostEndpoint.train."""
+        self.endpoint.train(order)
+        self._wake.set()
 
-    def commit(self, round: int, verdict: int = 0) -> None: ...
+    def commit(self, round: int, verdict: int = 0) -> None:
+        """See HostEndpoint.commit."""
+        self.endpoint.commit(round, verdict)
+        self._wake.set()
 
-    def cancel(self, round: int) -> None: ...
+    def cancel(self, round: int) -> None:
+        """See HostEndpoint.cancel."""
+        self.endpoint.cancel(round)
+        self._wake.set()
 
     async def close(self, reason: Reason = Reason.SHUTTING_DOWN) -> None:
-        """As leaving the context."""
-        raise NotImplementedError
+        """Says bye, waits at most a second for it to leave, closes the transport. Twice does nothing."""
+        self.endpoint.close(reason)
+        self._wake.set()
+        self._taken.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=BYE_SECONDS)
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self._drop_transport()
+        self._end()
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            wait = REOPEN_SECONDS[0]
+            while True:
+                if self._transport is not None:
+                    opened = self.endpoint.counters.sessions
+                    await self._run_transport(self._transport)
+                    if self.endpoint.counters.sessions > opened:
+                        wait = REOPEN_SECONDS[0]
+                if self._reopen is None or self.endpoint.next_deadline() is None:
+                    return
+                await self._wake.wait(wait)
+                if self.endpoint.next_deadline() is None:
+                    return
+                wait = min(2 * wait, REOPEN_SECONDS[1])
+                try:
+                    self._transport = await self._reopen()
+                    self.trouble = None
+                except TransportError as error:
+                    self.trouble = error
+        finally:
+            await self._drop_transport()
+            self._end()
+
+    async def _run_transport(self, transport: Transport) -> None:
+        why = f"{transport.name} ended"
+        try:
+            await run_endpoint(
+                self.endpoint, transport, wake=self._wake, deliver=self._deliver, capture=self._capture
+            )
+        except TransportError as error:
+            self.trouble = error
+            why = error.what
+        await self._drop_transport()
+        self.endpoint.disconnected(why)
+        await self._deliver(self.endpoint.events())
+
+    async def _deliver(self, events: list[Event]) -> None:
+        for event in events:
+            while len(self._events) >= self._most and self.endpoint.next_deadline() is not None:
+                if isinstance(event, Stray):
+                    break
+                self._taken.clear()
+                await self._taken.wait()
+            else:
+                self._events.append(event)
+                self._arrived.set()
+
+    async def _drop_transport(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._arrived.set()

@@ -57,8 +57,7 @@ HEAD_CODECS = (0, 1, 2)
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a device has: the fields of `info` that its owner knows. head is not here: the endpoint took it.
-    """
+    """What a device has: the fields of `info` that its owner knows (the head it knows by itself)."""
 
     model: bytes
     classes: int

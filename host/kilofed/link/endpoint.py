@@ -78,6 +78,10 @@ class Endpoint(ABC, Generic[EventT]):
         self._count_bytes(len(data), received=False)
         return data
 
+    @abstractmethod
+    def next_deadline(self) -> float | None:
+        """When poll() wants to be called: at once after a command, None only once closed."""
+
     def events(self) -> list[EventT | Stray]:
         """What happened since the last call, in order."""
         events, self._events = self._events, []

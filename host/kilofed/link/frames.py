@@ -61,8 +61,7 @@ def cobs_encode(data: bytes) -> bytes:
 
 
 def cobs_decode(data: bytes) -> bytes:
-    """The inverse. FrameError when a group runs past the end, or a 0 is in it. An empty last group is fine.
-    """
+    """The inverse. FrameError: a group runs past the end, or there is a 0. An empty last group is fine."""
     out = bytearray()
     position, end = 0, len(data)
     while position < end:

@@ -146,8 +146,7 @@ class HostEndpoint(Endpoint[ev.Event]):
     # ---- in --------------------------------------------------------------------------------------
 
     def disconnected(self, why: str) -> None:
-        """The transport is gone: ends the session (`Lost`), forgets what was to be sent, and probes afresh.
-        """
+        """The transport is gone: the session ends (`Lost`), nothing more is sent, and probing begins anew."""
         if held := self._splitter.reset():
             self._stray(held)
         self._lose(Reason.NONE, why)

@@ -321,8 +321,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Receiver of a blob: I have its first `offset` bytes. id: the first two bytes of its hash, big endian.
-    """
+    """Receiver of a blob: I have its first `offset` bytes. id: the first two of its hash, big endian."""
 
     TYPE: ClassVar[int] = 6
     KINDS: ClassVar[tuple[_Kind, ...]] = (_U16, _U32, _Enum(Verdict))

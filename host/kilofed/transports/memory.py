@@ -1,5 +1,4 @@
-"""Two ends of a pipe inside one process, and what can go wrong on one: for tests and for trying things out.
-"""
+"""Two ends of a pipe inside one process, and what can go wrong on one: for tests and experiments."""
 
 from __future__ import annotations
 

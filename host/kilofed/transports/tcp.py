@@ -1,0 +1,132 @@
+"""TCP: devices on a network connect to the host; a host or an agent connects to an address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+from kilofed.link.errors import ConnectError, TransportClosed
+from kilofed.transports.base import READ_BYTES, Transport
+
+CONNECT_SECONDS = 5.0
+
+
+class TcpTransport(Transport):
+    """One connection. name: "HOST:PORT" of the other end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peername") or ("?", 0)
+        self.name = f"{peer[0]}:{peer[1]}"
+        self._reader = reader
+        self._writer = writer
+        writer.transport.set_write_buffer_limits(high=READ_BYTES)
+        connection = writer.get_extra_info("socket")
+        if (
+            connection is not None
+        ):  # frames are small and answered: waiting to fill a packet costs a round trip each
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    async def read(self) -> bytes:
+        try:
+            return await self._reader.read(READ_BYTES)
+        except OSError as error:
+            if self._writer.is_closing():
+                return b""
+            raise self._broke(error) from error
+
+    async def write(self, data: bytes) -> None:
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except OSError as error:
+            raise self._broke(error) from error
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    def _broke(self, error: OSError) -> TransportClosed:
+        return TransportClosed(
+            f"the connection to {self.name} broke ({error})", "connect again", name=self.name
+        )
+
+
+async def connect(host: str, port: int, *, timeout: float = CONNECT_SECONDS) -> TcpTransport:
+    """Connects. Raises ConnectError when nobody answers within `timeout` seconds."""
+    address = f"{host}:{port}"
+    try:
+        reader, writer = await asyncio.wait_for(
+            asyncio.open_connection(host, port, limit=READ_BYTES), timeout
+        )
+    except asyncio.TimeoutError as error:
+        what = f"{address} did not answer within {timeout:g} s"
+        raise ConnectError(what, "check that it is on and reachable", name=address) from error
+    except OSError as error:
+        what = f"no connection to {address} ({error})"
+        raise ConnectError(what, "check the address, and that a host listens there", name=address) from error
+    return TcpTransport(reader, writer)
+
+
+class Listener:
+    """Takes connections until it is closed; connections outlive it. Made by `listen`; an async context
+    manager.
+    """
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, also when 0 was asked for."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Takes no more connections."""
+        self._server.close()
+
+    async def __aenter__(self) -> Listener:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def listen(
+    host: str, port: int, on_connect: Callable[[TcpTransport], Awaitable[None]], *, most: int = 1000
+) -> Listener:
+    """Listens on an address (port 0: any that is free).
+
+    on_connect runs in a task of its own for each connection and owns the transport; it is closed when that
+    returns. most: connections at a time; one more is closed at once. Raises ConnectError when the address
+    cannot be had.
+    """
+    open_now = 0
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_now
+        if open_now >= most:
+            writer.close()
+            return
+        open_now += 1
+        transport = TcpTransport(reader, writer)
+        try:
+            await on_connect(transport)
+        finally:
+            open_now -= 1
+            await transport.close()
+
+    try:
+        server = await asyncio.start_server(accept, host, port, limit=READ_BYTES)
+    except OSError as error:
+        address = f"{host}:{port}"
+        what = f"{address} cannot be listened on ({error})"
+        raise ConnectError(
+            what, "choose another port, or end the program that has it", name=address
+        ) from error
+    return Listener(server)
