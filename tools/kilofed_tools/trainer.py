@@ -227,9 +227,9 @@ def shuffles(n: int, seed: int) -> Iterator[list[int]]:
 
 def _exp_q15(d: Ints) -> Ints:
     """2^15 * exp(-d / 4096) for d in 0..65535."""
-    u = (d * 23637 + 8192) >> 14
-    n, i, r = u >> 12, u >> 7 & 31, u & 127
-    v = _EXP2[i] - (((_EXP2[i] - _EXP2[i + 1]) * r + 64) >> 7)
+    u = (d * 23637 + 1024) >> 11
+    n, i, r = u >> 15, u >> 10 & 31, u & 1023
+    v = _EXP2[i] - (((_EXP2[i] - _EXP2[i + 1]) * r + 512) >> 10)
     e: Ints = (v + ((np.int64(1) << n) >> 1)) >> n
     return e
 

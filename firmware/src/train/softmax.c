@@ -9,11 +9,10 @@ static const uint16_t EXP2[33] = {
 
 uint32_t kf_exp_q15(uint32_t d)
 {
-    /* log2(e) = 23637 * 2^-14 to 5e-6: u is d in 2^-12 octaves, off by half a unit at most at the far end.
-     * 65535 * 23637 + 2^13 < 2^31; n <= 23. */
-    const uint32_t u = (d * 23637u + 8192u) >> 14;
-    const uint32_t n = u >> 12, i = u >> 7 & 31u, r = u & 127u;
-    const uint32_t v = EXP2[i] - (((uint32_t)(EXP2[i] - EXP2[i + 1]) * r + 64u) >> 7);
+    /* log2(e) = 23637 * 2^-14 to 5e-6: u is d in octaves of 2^15, n of them whole. 65535 * 23637 + 2^10 < 2^31; n <= 23. */
+    const uint32_t u = (d * 23637u + 1024u) >> 11;
+    const uint32_t n = u >> 15, i = u >> 10 & 31u, r = u & 1023u;
+    const uint32_t v = EXP2[i] - (((uint32_t)(EXP2[i] - EXP2[i + 1]) * r + 512u) >> 10);
     return (v + ((UINT32_C(1) << n) >> 1)) >> n;
 }
 
