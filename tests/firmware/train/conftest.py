@@ -129,7 +129,10 @@ class Runner:
             struct.pack("<HHHH", classes, features, capacity, holdout),
             struct.pack("<IIBI", len(q), max_macs, codec, len(head)),
             head,
-            *(struct.pack("<H", int(label)) + row.astype(np.int8).tobytes() for row, label in zip(q, y, strict=True)),
+            *(
+                struct.pack("<H", int(label)) + row.astype(np.int8).tobytes()
+                for row, label in zip(q, y, strict=True)
+            ),
             residual.b.astype("<i4").tobytes(),
             residual.W.astype("<i2").tobytes(),
         )
