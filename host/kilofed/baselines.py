@@ -16,19 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilofed.rounds.config import RunConfig, device_seed
+from kilofed.samples import Samples
 from kilofed_tools import evaluate, heads, trainer
 from kilofed_tools.errors import DataError
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Samples of one place. inputs: int8 [N, input bytes] as the model takes them. labels: [N], below C."""
-
-    inputs: NDArray[np.int8]
-    labels: NDArray[np.uint16]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)

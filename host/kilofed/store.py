@@ -143,6 +143,17 @@ class Run:
         """Where the model after round `number` lies; 0 is the model before the first."""
         return self.folder / BASE if number == 0 else self.folder / CHECKPOINTS / f"round-{number:04d}.tflite"
 
+    def model_of(self, number: int) -> bytes:
+        """The model after round `number`, 0: before the first. RunFolderError when there is no such round."""
+        path = self.checkpoint_path(number)
+        if not 0 <= number <= self.last_round or not path.is_file():
+            raise RunFolderError(
+                f"{self.folder} has no model after round {number}",
+                f"choose one from 0 to {self.last_round}",
+                path=str(path),
+            )
+        return path.read_bytes()
+
     def _meta(self, key: str) -> str:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if row is None:

@@ -21,7 +21,6 @@ One event loop, no threads; nothing here prints.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import time
@@ -301,11 +300,6 @@ class Engine:
                     f"lost its session ({member.lost_why}) and was not back within {limits.rejoin:g} s"
                 )
             return until
-        if member.retry_at is not None:
-            if now >= member.retry_at:
-                member.retry()
-                return now + limits.round
-            return member.retry_at
         if not member.delivered and member.available:
             until = member.waiting_since + limits.head
             if now >= until:
@@ -475,8 +469,12 @@ class Engine:
         self._changed.clear()
         delay = until - self._now()
         if delay > 0:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), delay)
+            # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes with the event.
+            waiter = asyncio.ensure_future(self._changed.wait())
+            try:
+                await asyncio.wait({waiter}, timeout=delay)
+            finally:
+                waiter.cancel()
         if self._failure is not None:
             raise self._failure
 

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kilofed.link.errors import SessionError, StatusCode, explain
+from kilofed.link.errors import StatusCode, explain
 from kilofed.link.events import (
     Committed,
     DeviceError,
@@ -34,14 +34,9 @@ from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import Hello, Info, Result, State, Status, TrainOrder
 from kilofed.rounds.records import DeviceView, Phase
 
-BUSY_RETRY_S = 1.0  # after which a device that said it is busy is asked again
-
 
 class Line(Protocol):
-    """What a member needs of kilofed.connection.Connection.
-
-    Commands raise SessionError without a session.
-    """
+    """What a member needs of kilofed.connection.Connection. Commands do nothing without a session."""
 
     @property
     def name(self) -> str: ...
@@ -112,7 +107,6 @@ class Member:
         self.assignment: Assignment | None = None
         self.answer: Answer | None = None
         self.dropped = ""  # from the current round, and why
-        self.retry_at: float | None = None
         self.progress = 0.0
         self.loss: float | None = None
         self._status: Status | None = None
@@ -206,9 +200,9 @@ class Member:
         self.assignment = assignment
         self.answer = None
         self.dropped = ""
-        self.retry_at = None
         self.progress = 0.0
-        self._forget_session_work()
+        self._delivered = self._ordered = False
+        self._status = None
         self._drive()
 
     def drop(self, reason: str) -> None:
@@ -220,7 +214,7 @@ class Member:
             if self.answer is not None:
                 self._settle(self.assignment.order.round, int(StatusCode.BLOB))
             elif self._ordered:
-                self._command(lambda line, order: line.cancel(order.round))
+                self.line.cancel(self.assignment.order.round)
 
     def settle(self) -> None:
         """The answer has been taken and is in the store.
@@ -243,14 +237,7 @@ class Member:
         """Ends the round for this device; called for every member when the round is over."""
         self.assignment = None
         self.answer = None
-        self.retry_at = None
         self._status = None
-
-    def retry(self) -> None:
-        """Asks again after `retry_at`."""
-        self.retry_at = None
-        self._ordered = False
-        self._drive()
 
     # ---- what the link says ----------------------------------------------------------------------
 
@@ -262,7 +249,7 @@ class Member:
         self.open = True
         self.opened_at = now
         self.hello, self.info = event.hello, event.info
-        self._forget_session_work()
+        self._forget_session()
         waiting = event.info.round if event.info.state == State.UPLOADING else None
         if self._unsettled is not None and waiting == self._unsettled:
             self._settle(self._unsettled, 0)
@@ -285,9 +272,10 @@ class Member:
             case Committed(round_on_wire):
                 if round_on_wire == self._settling:
                     self._settling = None
-                    self._drive()
             case DeviceError(code, detail, text):
-                self._on_error(code, detail, text, now)
+                # What may be asked again, the link has asked again.
+                if self.pending and self._ordered:
+                    self.drop(explain(code, detail, text))
             case Lost(_, why):
                 self.lost(why, now)
             case _:
@@ -300,53 +288,37 @@ class Member:
         self.open = False
         self.absent_since = now
         self.lost_why = why or "the session ended"
-        self._forget_session_work()
+        # A commit that was on its way may not have arrived: it is said again if the device still waits.
+        self._unsettled = self._settling if self._settling is not None else self._unsettled
+        self._forget_session()
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _forget_session_work(self) -> None:
+    def _forget_session(self) -> None:
         self._delivered = False
         self._ordered = False
         self._settling = None
         self._status = None
 
     def _drive(self) -> None:
-        """Sends what the assignment still needs.
-
-        Waits for a commit on its way: a train order would overtake it.
-        """
-        if not self.pending or not self.available or self._ordered or self._settling is not None:
+        """Says what the assignment wants, once a session; the link sees to the order of head and training."""
+        if not self.pending or not self.available or self._ordered:
             return
-        assert self.assignment is not None and self.info is not None
-        if self.retry_at is not None:
-            return
-        # The link keeps the order back until the head has arrived, and answers at once when it is there
-        # already.
-        head = self.assignment.head
-        self._ordered = self._command(lambda line, order: (line.send_head(head), line.train(order)))
-
-    def _command(self, action: _Action) -> bool:
-        """False when the session ended before its `Lost` was read: the next `opened` repeats the command."""
-        assert self.line is not None and self.assignment is not None
-        try:
-            action(self.line, self.assignment.order)
-        except SessionError:
-            return False
-        return True
+        assert self.assignment is not None and self.line is not None
+        self.line.send_head(self.assignment.head)
+        self.line.train(self.assignment.order)
+        self._ordered = True
 
     def _settle(self, round_on_wire: int, verdict: int) -> None:
         assert self.line is not None
-        try:
-            self.line.commit(round_on_wire, verdict)
-        except SessionError:
-            self._unsettled = round_on_wire if verdict == 0 else None
-            return
-        self._settling = round_on_wire
+        self.line.commit(round_on_wire, verdict)
+        self._settling = round_on_wire if verdict == 0 else None
 
     def _on_status(self, status: Status) -> None:
         if self.assignment is None or status.round != self.assignment.order.round:
             return
         self._status = status
+        self._delivered = True
         self.progress = status.progress / 1000
         if status.loss_q12:
             self.loss = status.loss
@@ -360,19 +332,6 @@ class Member:
         self.progress = 1.0
         if answer.result.train:
             self.loss = answer.result.loss_q12 / 4096
-
-    def _on_error(self, code: int, detail: int, text: str, now: float) -> None:
-        if not self.pending:
-            return
-        self._ordered = False
-        if code == StatusCode.BUSY:
-            self.retry_at = now + BUSY_RETRY_S
-        else:
-            self.drop(explain(code, detail, text))
-
-
-class _Action(Protocol):
-    def __call__(self, line: Line, order: TrainOrder, /) -> object: ...
 
 
 def _traffic(line: Line) -> Traffic:

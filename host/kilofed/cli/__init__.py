@@ -1,0 +1,109 @@
+"""The command line: one file a subcommand, each a thin shell over a library call a script could make.
+
+Results go to stdout (`--json` wherever figures are printed), progress to stderr. A failure is one line with a
+stable number and the next step; the process exits 0, 1, 2 for wrong usage, or 130 after Ctrl-C. A traceback
+is shown with `--debug` only.
+
+Nothing but click is imported until a command runs: `kilofed --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+#: command -> what it does, the first line of its own help. The module of the same name holds it.
+COMMANDS = {
+    "demo": "Watch a mixed fleet of emulated boards learn handwritten digits.",
+    "run": "Run a federation over the devices given.",
+    "emulate": "Start emulated boards and print their ports, until Ctrl-C.",
+    "flash": "Load firmware, model and identity into a board and register it.",
+    "build": "Build a board's firmware with a model inside.",
+    "boards": "List the boards this version knows.",
+    "devices": "List the devices this host knows, or forget one.",
+    "inspect": "Show what a model is, and which boards it fits.",
+    "convert": "Make a device model from Keras, a SavedModel or an int8 .tflite.",
+    "fedavg": "Average update files into a model, without any device.",
+    "export": "Take the model of a round out of a run folder.",
+    "eval": "Measure a model's accuracy.",
+    "report": "Print the figures of a run.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand's module when it is asked for; lists all of them without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"kilofed.cli.{cmd_name}_command")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kilofed", message="kilofed %(version)s")
+def cli() -> None:
+    """Federated learning in kilobytes: int8 models, trained on microcontrollers, averaged here.
+
+    \b
+    Example:
+      kilofed demo
+      kilofed run --model digits.tflite --port /dev/ttyACM0 --port /dev/ttyACM1
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: runs the command line and exits."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns the exit status; errors are printed, see above."""
+    debug = "--debug" in arguments
+    try:
+        result = cli.main(args=list(arguments), prog_name="kilofed", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("stopped", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left. Nothing more can be said there, and Python would try at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _failed(error)
+    return result if isinstance(result, int) else 0
+
+
+def _failed(error: Exception) -> int:
+    from kilofed_tools.errors import KilofedError
+
+    if isinstance(error, KilofedError):
+        click.echo(f"error {error.code}: {error.what}", err=True)
+        click.echo(f"next: {error.next_step}", err=True)
+    else:
+        click.echo(f"error 1: {type(error).__name__}: {error}", err=True)
+        click.echo("next: run it again with --debug and report what it prints", err=True)
+    return 1

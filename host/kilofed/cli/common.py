@@ -1,0 +1,132 @@
+"""Options that several commands share, each defined once, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def common_options(function: F) -> F:
+    """--debug, which `kilofed.cli.run` looks for itself."""
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show a traceback when something fails."
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """--json, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+def model_option(*, required: bool = False) -> Callable[[F], F]:
+    """--model, a .tflite; without it commands take the digits model of this package's repository."""
+    return click.option("--model", type=FILE, required=required, help="The device model, a .tflite.")
+
+
+def fleet_option(function: F) -> F:
+    """--fleet, the register of devices, as `fleet_path` (None: the user's own)."""
+    return click.option(
+        "--fleet",
+        "fleet_path",
+        type=NEW_FILE,
+        default=None,
+        help="The register of devices.  [default: in the user's data folder]",
+    )(function)
+
+
+def training_options(function: F) -> F:
+    """The settings of a run that shape its rounds; None where the model's own default is meant."""
+    for option in reversed(
+        [
+            click.option("--rounds", type=click.IntRange(1, 10_000), default=20, show_default=True,
+                         help="Rounds in all; a run that is resumed goes on up to this number."),
+            click.option("--epochs", type=click.IntRange(1, 255), default=None,
+                         help="Local epochs a round.  [default: the model's]"),
+            click.option("--batch", type=click.IntRange(1, 256), default=None,
+                         help="Samples a training step.  [default: the model's]"),
+            click.option("--lr", type=float, default=None,
+                         help="Learning rate, at features of unit RMS.  [default: the model's]"),
+            click.option("--prox", type=float, default=0.0, show_default=True,
+                         help="Proximal term mu of FedProx."),
+            click.option("--codec", type=click.Choice(["int32", "int8", "int4", "ternary"]), default="int8",
+                         show_default=True, help="How devices pack their updates."),
+            click.option("--fraction", type=float, default=1.0, show_default=True,
+                         help="Share of the devices present that a round asks."),
+            click.option("--quorum", type=float, default=1.0, show_default=True,
+                         help="Share of them whose answers end a round at once."),
+            click.option("--deadline", type=float, default=180.0, show_default=True,
+                         help="Seconds after which a round ends without the rest."),
+            click.option("--personal-epochs", type=click.IntRange(0, 255), default=5, show_default=True,
+                         help="Epochs of each device's personal head after the last round; 0: none."),
+            click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True,
+                         help="Of everything random in the run."),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def example(text: str) -> str:
+    """A help text's example block: click keeps its lines as they are."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())
+
+
+def print_json(value: object) -> None:
+    """A result on stdout, for programs."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A result on stdout, for people: columns as wide as their content, numbers to the right."""
+    lines = [[str(cell) for cell in row] for row in rows]
+    head = list(header)
+    widths = [max([len(name), *(len(row[i]) for row in lines)]) for i, name in enumerate(head)]
+    right = [bool(lines) and all(_is_number(row[i]) for row in lines) for i in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        parts = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
+        return "  ".join(parts).rstrip()
+
+    click.echo(line(head))
+    for row in lines:
+        click.echo(line(row))
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).replace("-", "", 1).replace(" %", "").isdigit() or text == "-"
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes; what cannot be read is a usage error with its name."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be read: {error.strerror}") from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a result to a file, whole or not at all."""
+    from kilofed.store import write_atomically
+
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
+
+
+def shown(path: Path) -> str:
+    """A path as people want to read it: relative when that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)

@@ -1,0 +1,65 @@
+"""`kilofed devices`: kilofed.fleet.Fleet."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from kilofed.cli.common import common_options, fleet_option, json_option, print_json, print_table
+
+
+@click.command("devices")
+@click.option(
+    "--remove", metavar="NAME", multiple=True, help="Forget this device and its key; a name or an id."
+)
+@fleet_option
+@json_option
+@common_options
+def command(remove: tuple[str, ...], fleet_path: Path | None, as_json: bool) -> None:
+    """List the devices this host knows, or forget one.
+
+    Devices are registered by `kilofed flash`. Keys are never shown.
+
+    \b
+    Example:
+      kilofed devices --remove kitchen
+    """
+    from kilofed.fleet import Fleet, default_path
+
+    with Fleet(fleet_path or default_path()) as fleet:
+        for name in remove:
+            gone = fleet.remove(name)
+            click.echo(f"forgot {gone.name} ({gone.hex})", err=True)
+        devices = fleet.all()
+    if as_json:
+        print_json(
+            [
+                {
+                    "id": d.hex,
+                    "name": d.name,
+                    "board": d.board,
+                    "created": d.created,
+                    "last_seen": d.last_seen,
+                }
+                for d in devices
+            ]
+        )
+        return
+    if not devices:
+        click.echo("no devices yet: `kilofed flash` registers one", err=True)
+        return
+    print_table(
+        ("name", "board", "id", "last seen"), [(d.name, d.board, d.hex, _ago(d.last_seen)) for d in devices]
+    )
+
+
+def _ago(then: float | None) -> str:
+    if then is None:
+        return "never"
+    seconds = max(0.0, time.time() - then)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

@@ -1,0 +1,544 @@
+"""The round engine against devices in memory: what counts, what does not, and what a round leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.memory_fleet import Fault, MemoryDevice, make_devices, model_bytes, serve
+
+from kilofed.errors import FleetMissingError, RoundsFailedError
+from kilofed.fleet import Device, Fleet
+from kilofed.rounds.config import Deadlines, RunConfig
+from kilofed.rounds.engine import Engine
+from kilofed.rounds.globalmodel import GlobalModel, round_on_wire
+from kilofed.rounds.records import (
+    DeviceChanged,
+    DeviceDropped,
+    DeviceRow,
+    Ending,
+    Kind,
+    Note,
+    Phase,
+    RoundEnded,
+    RoundRecord,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+)
+from kilofed.store import create_run, open_run
+from kilofed_tools import heads
+from kilofed_tools.updates import decode_update
+
+QUICK = Deadlines(gather=3.0, head=2.0, round=20.0, rejoin=1.0, goodbye=1.0)
+CONFIG = RunConfig(rounds=2, epochs=2, personal_epochs=0, deadlines=QUICK)
+
+
+@dataclass
+class MemoryLedger:
+    """A ledger in lists; `before_commit` is called with each record before it is taken."""
+
+    records: list[RoundRecord] = field(default_factory=list)
+    masters: list[bytes | None] = field(default_factory=list)
+    models: list[bytes | None] = field(default_factory=list)
+    devices: dict[str, DeviceRow] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    before_commit: Callable[[RoundRecord], None] = lambda record: None
+
+    def commit(self, record: RoundRecord, *, master: bytes | None, model: bytes | None) -> None:
+        self.before_commit(record)
+        self.records.append(record)
+        self.masters.append(master)
+        self.models.append(model)
+
+    def put_device(self, row: DeviceRow) -> None:
+        self.devices[row.device] = row
+
+    def note(self, text: str, *, device: str = "") -> None:
+        self.notes.append(text)
+
+
+@dataclass
+class Outcome:
+    """What a run left."""
+
+    engine: Engine
+    ledger: MemoryLedger
+    events: list[RunEvent]
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """The events of one class."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def master(self) -> bytes:
+        return self.engine.model.master_blob()
+
+
+@contextlib.asynccontextmanager
+async def served(engine: Engine, devices: Sequence[MemoryDevice]) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(serve(engine, device)) for device in devices]
+    try:
+        yield
+    finally:
+        await engine.close()
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+async def federate(
+    devices: Sequence[MemoryDevice],
+    config: RunConfig = CONFIG,
+    *,
+    ledger: MemoryLedger | None = None,
+    expected: int | None = None,
+    model: GlobalModel | None = None,
+    **options: Any,
+) -> Outcome:
+    ledger = ledger or MemoryLedger()
+    events: list[RunEvent] = []
+    engine = Engine(config, model or GlobalModel(model_bytes()), ledger, observers=[events.append], **options)
+    async with served(engine, devices):
+        await asyncio.wait_for(
+            engine.run(expected=len(devices) if expected is None else expected), timeout=60
+        )
+    return Outcome(engine, ledger, events)
+
+
+def by_hand(devices: Sequence[MemoryDevice], rounds: int) -> bytes:
+    """The master after averaging, round by round, what the devices say they sent."""
+    model = GlobalModel(model_bytes())
+    for number in range(rounds):
+        average = model.average()
+        for device in devices:
+            blob = device.sent[number]
+            update = decode_update(blob, model.classes, model.features, device.id.hex())
+            average.add(update, device.holding.train)
+        model.apply(average)
+    return model.master_blob()
+
+
+# ---- rounds that go well -------------------------------------------------------------------------
+
+
+async def test_rounds_average_what_devices_sent_to_the_bit() -> None:
+    devices = make_devices(4)
+    outcome = await federate(devices)
+    assert outcome.master == by_hand(devices, 2) == outcome.ledger.masters[-1]
+    assert outcome.master != GlobalModel(model_bytes()).master_blob()
+    assert [(r.number, r.kind, r.ended) for r in outcome.ledger.records] == [
+        (1, Kind.TRAIN, Ending.COMPLETE),
+        (2, Kind.TRAIN, Ending.COMPLETE),
+    ]
+    assert all(len(r.taken) == 4 and not r.dropped for r in outcome.ledger.records)
+    exported = outcome.ledger.models[-1]
+    assert exported is not None
+    assert heads.encode_head(heads.read_head(exported)) == outcome.engine.model.head_blob()
+    assert heads.backbone_hash(exported) == heads.backbone_hash(model_bytes())
+
+
+async def test_devices_learn() -> None:
+    outcome = await federate(make_devices(4, samples=100), replace(CONFIG, rounds=6, epochs=4))
+    first, last = outcome.ledger.records[0], outcome.ledger.records[-1]
+    assert first.base_accuracy is not None
+    assert last.base_accuracy is not None
+    assert last.base_accuracy > 0.9 > first.base_accuracy
+
+
+async def test_the_order_of_arrival_changes_no_bit() -> None:
+    masters = []
+    for delays in ([0.0, 0.05, 0.1, 0.15], [0.15, 0.1, 0.05, 0.0]):
+        devices = make_devices(4)
+        for device, delay in zip(devices, delays, strict=True):
+            device.delay = delay
+        masters.append((await federate(devices)).master)
+    assert masters[0] == masters[1]
+
+
+async def test_a_record_has_every_devices_figures() -> None:
+    devices = make_devices(3)
+    outcome = await federate(devices)
+    for record in outcome.ledger.records:
+        for part in record.devices:
+            device = next(d for d in devices if d.id.hex() == part.device)
+            assert (part.samples, part.held_out) == (32, 8)
+            assert part.update == device.sent[record.number - 1]
+            assert part.elapsed_ms == 7
+            assert part.loss is not None
+            assert part.loss > 0
+            # an int8 update and head of 10 x 32 are 346 and 376 bytes; frames and messages come on top
+            assert 346 < part.bytes_up < 800
+            assert 376 < part.bytes_down < 900
+            assert part.retries == 0
+
+
+async def test_what_a_device_is_told_depends_on_seed_round_and_device() -> None:
+    devices = make_devices(2)
+    await federate(devices, replace(CONFIG, seed=9, prox=0.125, codec="int4"), tag=1000)
+    first, second = devices[0].orders, devices[1].orders
+    assert [o.round for o in first] == [1001, 1002]
+    assert len({o.seed for o in first + second}) == 4
+    assert {(o.epochs, o.batch, o.codec, o.flags) for o in first} == {(2, 16, 2, 0)}
+    assert first[0].prox.value == pytest.approx(0.1 * 0.125, rel=1e-4)
+    assert first[0].lr_bias.value == pytest.approx(0.1 * 32, rel=1e-4)
+
+
+async def test_a_device_hears_of_its_acceptance_after_the_ledger_has_it() -> None:
+    devices = make_devices(3)
+    seen: list[int] = []
+
+    def before_commit(record: RoundRecord) -> None:
+        seen.append(sum(len(d.committed) for d in devices))
+
+    await federate(devices, ledger=MemoryLedger(before_commit=before_commit))
+    assert seen == [0, 3]
+    assert all([verdict for _, verdict in d.committed] == [0, 0] for d in devices)
+
+
+async def test_a_personal_round_changes_no_master() -> None:
+    devices = make_devices(3)
+    outcome = await federate(devices, replace(CONFIG, personal_epochs=7))
+    assert outcome.master == by_hand(devices, 2)
+    last = outcome.ledger.records[-1]
+    assert (last.kind, last.number, outcome.ledger.masters[-1]) == (Kind.PERSONAL, 2, None)
+    assert all(p.update is None and p.taken for p in last.devices)
+    assert {(o.epochs, o.flags, o.round) for d in devices for o in d.orders[2:]} == {
+        (7, 1, round_on_wire(0, 2, Kind.PERSONAL))
+    }
+    assert last.own_accuracy is not None
+
+
+async def test_a_fraction_asks_some_and_not_always_the_same() -> None:
+    devices = make_devices(5)
+    outcome = await federate(devices, replace(CONFIG, rounds=6, fraction=0.4))
+    cohorts = [{p.name for p in r.devices} for r in outcome.ledger.records]
+    assert all(len(c) == 2 for c in cohorts)
+    assert len(set().union(*cohorts)) > 2
+
+
+async def test_events_tell_the_whole_story() -> None:
+    outcome = await federate(make_devices(2))
+    assert isinstance(outcome.events[0], RunStarted)
+    assert len(outcome.of(RunEnded)) == 1
+    assert [e.record.number for e in outcome.of(RoundEnded)] == [1, 2]
+    phases = [e.view.phase for e in outcome.of(DeviceChanged)]
+    assert {Phase.RECEIVING, Phase.TRAINING, Phase.DONE} <= set(phases)
+
+
+async def test_the_test_set_is_measured_once_a_round() -> None:
+    values = iter([0.25, 0.75])
+    outcome = await federate(make_devices(2), measure=lambda model: next(values))
+    assert [r.accuracy for r in outcome.ledger.records] == [0.25, 0.75]
+
+
+async def test_a_device_that_still_collects_is_waited_for() -> None:
+    devices = make_devices(2)
+    slow = make_devices(3)[2]
+    slow = MemoryDevice(slow.id, slow.x, slow.y, slow.model, collecting=True)
+    asyncio.get_running_loop().call_later(0.3, slow.finish_collecting)
+    outcome = await federate([*devices, slow])
+    assert [len(r.taken) for r in outcome.ledger.records] == [3, 3]
+
+
+# ---- devices that do not do their part -----------------------------------------------------------
+
+
+async def test_a_silent_device_costs_its_own_contribution_only() -> None:
+    devices = make_devices(3)
+    devices[1].fault = Fault(frozenset({1}), silent=True)
+    outcome = await federate(devices, replace(CONFIG, deadlines=replace(QUICK, round=0.6)))
+    first, second = outcome.ledger.records
+    assert (first.ended, second.ended) == (Ending.DEADLINE, Ending.COMPLETE)
+    assert [(d.device, d.reason) for d in first.dropped] == [
+        (devices[1].id.hex(), "had not answered after 1 s")
+    ]
+    assert devices[1].cancelled == [1]
+    assert len(second.taken) == 3
+    assert [(e.number, e.name) for e in outcome.of(DeviceDropped)] == [(1, devices[1].id.hex())]
+
+
+async def test_a_quorum_ends_the_round_and_names_who_was_late() -> None:
+    devices = make_devices(4)
+    devices[3].fault = Fault(silent=True)
+    outcome = await federate(devices, replace(CONFIG, quorum=0.75))
+    for record in outcome.ledger.records:
+        assert record.ended is Ending.QUORUM
+        assert [d.reason for d in record.dropped] == ["had not answered when the quorum was reached"]
+    assert outcome.master == by_hand(devices[:3], 2)
+
+
+async def test_a_device_that_comes_back_in_time_counts() -> None:
+    devices = make_devices(3)
+    devices[0].fault = Fault(frozenset({1}), vanish=True)
+    outcome = await federate(devices)
+    assert [len(r.taken) for r in outcome.ledger.records] == [3, 3]
+    assert len(devices[0].orders) in (2, 3)
+
+
+async def test_a_device_that_stays_away_is_waited_for_once() -> None:
+    devices = make_devices(3)
+    devices[0].fault = Fault(vanish=True, stay_away=True)
+    outcome = await federate(devices, replace(CONFIG, deadlines=replace(QUICK, rejoin=0.4)))
+    first, second = outcome.ledger.records
+    assert first.ended is Ending.COMPLETE
+    assert [d.device for d in first.dropped] == [devices[0].id.hex()]
+    assert first.dropped[0].reason.startswith("lost its session (")
+    assert first.dropped[0].reason.endswith("was not back within 0.4 s")
+    assert 0.3 < first.seconds < 3
+    assert len(second.devices) == 2
+    assert second.seconds < 0.4
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault(train=0), "trained on no samples"),
+        (Fault(held_out=2000), "claims 2000 held-out samples in a ring of 1000"),
+        (Fault(own_correct=9), "claims 9 right answers of 8"),
+        (Fault(no_update=True), "sent no update"),
+        (Fault(codec=0), "an update of 1336 bytes"),
+        (Fault(update=b"\x01\x02" + bytes(344)), "codec|head of|steps"),
+        (Fault(update=bytes(346)), "blob version 0"),
+        (Fault(error=2), "too little memory"),
+    ],
+)
+async def test_a_device_that_lies_is_named_and_left_out(fault: Fault, reason: str) -> None:
+    devices = make_devices(3)
+    devices[2].fault = fault
+    outcome = await federate(devices, replace(CONFIG, rounds=1))
+    (record,) = outcome.ledger.records
+    assert record.ended is Ending.COMPLETE
+    assert [d.device for d in record.dropped] == [devices[2].id.hex()]
+    assert any(part in record.dropped[0].reason for part in reason.split("|")), record.dropped[0].reason
+    assert outcome.master == by_hand(devices[:2], 1)
+    assert all(verdict != 0 for _, verdict in devices[2].committed)
+
+
+async def test_a_sample_count_is_clamped_to_the_ring() -> None:
+    honest, liar = make_devices(2)
+    small = MemoryDevice(liar.id, liar.x, liar.y, liar.model, fault=Fault(train=60_000), capacity=50)
+    outcome = await federate([honest, small], replace(CONFIG, rounds=1))
+    part = next(p for p in outcome.ledger.records[0].devices if p.device == small.id.hex())
+    assert part.samples == 50
+    assert any("claims 60000 samples, clamped to its ring of 50" in note for note in outcome.ledger.notes)
+
+
+async def test_a_device_with_another_model_takes_no_part() -> None:
+    devices = make_devices(3)
+    other = bytearray(model_bytes())
+    spec = heads.find_head(bytes(other))
+    other[spec.places["weights"][0]] ^= 1
+    stranger = MemoryDevice(devices[2].id, devices[2].x, devices[2].y, bytes(other))
+    outcome = await federate([*devices[:2], stranger])
+    assert [len(r.devices) for r in outcome.ledger.records] == [2, 2]
+    assert not stranger.orders
+    assert any("flash it with this run's model" in note for note in outcome.ledger.notes)
+    excluded = [e.view for e in outcome.of(DeviceChanged) if e.view.device == stranger.id.hex()]
+    assert excluded[-1].phase is Phase.EXCLUDED
+
+
+async def test_strangers_are_turned_away_once_and_named(tmp_path: Path) -> None:
+    known, stranger = make_devices(2)
+    with Fleet(tmp_path / "fleet.sqlite") as fleet:
+        fleet.add(Device(known.id, "anna", "memory", bytes(32), 0.0))
+        outcome = await federate(
+            [known, stranger],
+            replace(CONFIG, deadlines=replace(QUICK, gather=0.5)),
+            fleet=fleet,
+        )
+        assert fleet.find("anna").last_seen is not None
+    assert [[p.name for p in r.devices] for r in outcome.ledger.records] == [["anna"], ["anna"]]
+    turned_away = [n.text for n in outcome.of(Note) if "turned away" in n.text]
+    assert len(turned_away) == 1
+    assert stranger.id.hex() in turned_away[0]
+    assert not stranger.orders
+
+
+async def test_rounds_without_any_update_end_the_run_with_reasons() -> None:
+    devices = make_devices(2)
+    for device in devices:
+        device.fault = Fault(no_update=True)
+    ledger = MemoryLedger()
+    with pytest.raises(RoundsFailedError, match="3 rounds in a row brought no usable update") as caught:
+        await federate(devices, ledger=ledger)
+    assert ledger.records == []
+    assert set(caught.value.reasons) == {d.id.hex() for d in devices}
+    assert "sent no update" in str(caught.value)
+
+
+async def test_no_device_at_all_is_an_error_after_the_gather_deadline() -> None:
+    with pytest.raises(FleetMissingError, match="0 of 2 devices came") as caught:
+        await federate([], replace(CONFIG, deadlines=replace(QUICK, gather=0.2)), expected=2)
+    assert (caught.value.present, caught.value.wanted) == (0, 2)
+
+
+async def test_missing_devices_are_noted_and_may_join_later() -> None:
+    devices = make_devices(3)
+    ledger = MemoryLedger()
+    config = replace(CONFIG, rounds=4, deadlines=replace(QUICK, gather=0.3))
+    engine = Engine(config, GlobalModel(model_bytes()), ledger)
+    async with served(engine, devices[:2]):
+        late = asyncio.ensure_future(asyncio.sleep(0))
+
+        def join(record: RoundRecord) -> None:
+            nonlocal late
+            if record.number == 1:
+                late = asyncio.ensure_future(serve(engine, devices[2]))
+
+        ledger.before_commit = join
+        for device in devices[:2]:
+            device.delay = 0.1
+        await engine.run(expected=3)
+        late.cancel()
+    assert any("1 of 3 devices did not come" in note for note in ledger.notes)
+    assert len(ledger.records[0].devices) == 2
+    assert len(ledger.records[-1].taken) == 3
+
+
+# ---- stopping and going on -----------------------------------------------------------------------
+
+
+async def test_a_resumed_run_ends_like_one_that_was_never_stopped(tmp_path: Path) -> None:
+    config = replace(CONFIG, rounds=4, codec="ternary")
+    straight = await federate(make_devices(3), config, tag=77)
+
+    devices = make_devices(3)
+    run = create_run(tmp_path / "run", config=config, model=model_bytes(), model_hash="")
+    with run:
+        run._put_meta({"tag": "77"})
+        engine = Engine(config, GlobalModel(model_bytes()), run, tag=77)
+        stop = asyncio.Event()
+
+        def watch(event: RunEvent) -> None:
+            if isinstance(event, RoundEnded) and event.record.number == 2:
+                stop.set()
+
+        engine._observers = (watch,)
+        async with served(engine, devices):
+            running = asyncio.ensure_future(engine.run(expected=3))
+            await asyncio.wait_for(stop.wait(), 30)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    with open_run(tmp_path / "run", write=True) as run:
+        state = run.master()
+        assert state is not None
+        assert state[0] == run.last_round == 2
+        settled = [d.device for d in run.rounds()[-1].taken]
+        engine = Engine(
+            config, GlobalModel(model_bytes(), state[1]), run, done=2, tag=run.tag, settled=settled
+        )
+        async with served(engine, devices):
+            await engine.run(expected=3)
+        assert [r.number for r in run.rounds()] == [1, 2, 3, 4]
+        assert engine.model.master_blob() == straight.master
+        model = run.model_path.read_bytes()
+        assert heads.encode_head(heads.read_head(model)) == straight.engine.model.head_blob()
+
+
+async def test_a_host_killed_before_it_could_say_so_still_settles_the_round() -> None:
+    devices = make_devices(2)
+    first = MemoryLedger()
+    config = replace(CONFIG, rounds=1)
+    engine = Engine(config, GlobalModel(model_bytes()), first, tag=50)
+
+    class Killed(Exception):
+        pass
+
+    def die(record: RoundRecord) -> None:
+        first.records.append(record)
+        first.masters.append(engine.model.master_blob())
+        raise Killed
+
+    first.before_commit = die
+    async with served(engine, devices):
+        with pytest.raises(Killed):
+            await engine.run(expected=2)
+    assert all(d.committed == [] for d in devices)
+
+    config = replace(CONFIG, rounds=2)
+    master = first.masters[0]
+    assert master is not None
+    outcome = await federate(
+        devices,
+        config,
+        model=GlobalModel(model_bytes(), master),
+        done=1,
+        tag=50,
+        settled=[p.device for p in first.records[0].taken],
+    )
+    assert [d.committed for d in devices] == [[(51, 0), (52, 0)]] * 2
+    assert outcome.master == by_hand(devices, 2)
+
+
+async def test_a_killed_host_fetches_results_that_wait_instead_of_training_again() -> None:
+    devices = make_devices(2)
+    config = replace(CONFIG, rounds=1)
+    engine = Engine(config, GlobalModel(model_bytes()), MemoryLedger(), tag=9)
+    async with served(engine, devices):
+        running = asyncio.ensure_future(engine.run(expected=2))
+        while not all(d.sent for d in devices):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    outcome = await federate(devices, config, tag=9)
+    assert [len(d.sent) for d in devices] == [1, 1], "each trained once"
+    assert outcome.master == by_hand(devices, 1)
+
+
+async def test_a_result_left_over_from_another_run_is_not_taken() -> None:
+    devices = make_devices(2)
+    config = replace(CONFIG, rounds=1)
+    engine = Engine(config, GlobalModel(model_bytes()), MemoryLedger(), tag=9)
+    async with served(engine, devices):
+        running = asyncio.ensure_future(engine.run(expected=2))
+        while not all(d.sent for d in devices):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    outcome = await federate(devices, replace(config, seed=2), tag=40_000)
+    assert [len(d.sent) for d in devices] == [2, 2]
+    assert {p.update for p in outcome.ledger.records[0].devices} == {d.sent[1] for d in devices}
+
+
+async def test_bytes_before_the_first_frame_are_noted_and_harmless() -> None:
+    devices = make_devices(2)
+    devices[0].endpoint._out += b"boot 0.1.0\r\n\x00\xff\xfe noise\x00"
+    outcome = await federate(devices)
+    assert [len(r.taken) for r in outcome.ledger.records] == [2, 2]
+    assert any("boot 0.1.0" in note for note in outcome.ledger.notes)
+
+
+def test_wire_numbers_of_runs_and_kinds_do_not_meet() -> None:
+    assert round_on_wire(65_535, 1, Kind.TRAIN) == 0
+    train = {round_on_wire(123, n, Kind.TRAIN) for n in range(1, 10_001)}
+    personal = {round_on_wire(123, n, Kind.PERSONAL) for n in range(1, 10_001)}
+    assert len(train) == len(personal) == 10_000
+    assert not train & personal
+
+
+def test_a_model_without_calibration_is_refused() -> None:
+    from kilofed_tools.errors import ModelContractError
+    from kilofed_tools.metadata import HEAD, write_metadata
+
+    with pytest.raises(ModelContractError, match="kilofed convert"):
+        GlobalModel(write_metadata(model_bytes(), HEAD, None))
+
+
+def test_a_master_blob_brings_back_the_same_model() -> None:
+    model = GlobalModel(model_bytes())
+    rng = np.random.default_rng(5)
+    model._weights = rng.integers(-(1 << 22), 1 << 22, model._weights.shape).astype(np.int32)
+    model._bias = rng.integers(-(1 << 28), 1 << 28, model._bias.shape).astype(np.int32)
+    again = GlobalModel(model_bytes(), model.master_blob())
+    assert np.array_equal(again.master()[0], model._weights)
+    assert np.array_equal(again.master()[1], model._bias)
