@@ -99,7 +99,7 @@ def augment(images: Floats, rng: np.random.Generator) -> Floats:
 
 
 def train(seed: int) -> Weights:
-    """Train on the backbone's part of the digits. Layer name + "/w" or "/b" -> float32, normalisation folded in."""
+    """Train on the backbone's part. Layer name + "/w" or "/b" -> float32, normalisation folded in."""
     import tensorflow as tf
 
     keras = tf.keras
