@@ -1,0 +1,237 @@
+"""The boards this project knows, read from the data files that the firmware build reads too.
+
+One JSON file a board, in `firmware/port/boards/`. Each number there has a `why` beside it: a datasheet's
+section, or the reasoning. Here they become a `Board`, with everything checked that would otherwise fail
+late and strangely.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kilofed.errors import CatalogueError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,22}")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A piece of address space: the first byte's address, and bytes."""
+
+    origin: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The address behind the last byte."""
+        return self.origin + self.size
+
+    def holds(self, address: int, size: int = 1) -> bool:
+        """Whether `size` bytes at `address` lie inside."""
+        return self.origin <= address and address + size <= self.end
+
+
+@dataclass(frozen=True)
+class FlashMethod:
+    """How a board is flashed: a name of `kilofed.boards.flash_methods`, and the options of that method."""
+
+    name: str
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board. Sizes in bytes, addresses as the core sees them.
+
+    port: folder under firmware/port. core: GCC's name of it; flags: its compiler flags. stack_bytes: kept
+    for the stack at the end of RAM. reserve_bytes: of RAM that no model may use. rx_ring: receive buffer,
+    and so the link's window. ring_slots: samples kept; max_batch: of a training order. exact_updates:
+    whether the memory block has room for an int32 update. samples: where private samples are placed. qemu:
+    QEMU's machine, "" when it has none. verified: how far this data file was tried. why: the reason of each
+    entry, by its name in the file.
+    """
+
+    name: str
+    title: str
+    chip: str
+    port: str
+    core: str
+    flags: tuple[str, ...]
+    clock_hz: int
+    flash: Region
+    ram: Region
+    stack_bytes: int
+    reserve_bytes: int
+    uart: str
+    baud: int
+    max_frame: int
+    rx_ring: int
+    tx_ring: int
+    ring_slots: int
+    held_out_every: int
+    max_batch: int
+    exact_updates: bool
+    settings_address: int
+    samples: Region
+    flash_method: FlashMethod
+    qemu: str
+    verified: str
+    why: Mapping[str, str] = field(repr=False, compare=False)
+
+    @property
+    def image_region(self) -> Region:
+        """Where an image may lie: flash, up to the first thing that is placed in it beside the image."""
+        placed = [a for a in (self.settings_address, self.samples.origin) if self.flash.holds(a)]
+        return Region(self.flash.origin, min([self.flash.end, *placed]) - self.flash.origin)
+
+    @property
+    def samples_in_flash(self) -> bool:
+        """Whether placed samples take flash (they survive a power cut, and are erased with it)."""
+        return self.flash.holds(self.samples.origin)
+
+
+def repository() -> Path | None:
+    """The checkout this package runs from; None for an installed wheel, which carries no firmware sources."""
+    root = Path(__file__).resolve().parents[3]
+    return root if (root / "firmware" / "CMakeLists.txt").is_file() else None
+
+
+def boards_dir() -> Path:
+    """The folder of data files: the checkout's own, else the copy inside the installed package.
+
+    Raises CatalogueError when there is neither.
+    """
+    root = repository()
+    candidates = [Path(__file__).resolve().parents[1] / "_boards"]
+    if root is not None:
+        candidates.insert(0, root / "firmware" / "port" / "boards")
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise CatalogueError(
+        "this installation has no data files of boards", "install kilofed again, or run it from a checkout"
+    )
+
+
+def names() -> list[str]:
+    """The boards there are, sorted."""
+    return sorted(path.stem for path in boards_dir().glob("*.json"))
+
+
+def load(name: str) -> Board:
+    """The board called `name`. Raises CatalogueError: no such board, or a data file that cannot be right."""
+    known = names()
+    if name not in known:
+        raise CatalogueError(f"there is no board {name!r}", f"choose one of {', '.join(known)}", board=name)
+    return read(boards_dir() / f"{name}.json")
+
+
+def all() -> list[Board]:
+    """Every board, sorted by name. Raises CatalogueError as `load` does."""
+    return [load(name) for name in names()]
+
+
+def read(path: Path) -> Board:
+    """The board of one data file. Raises CatalogueError with the entry that is missing or wrong."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        board = _board(entries)
+        _check(board, path.stem)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+        raise CatalogueError(
+            f"{path.name} is wrong: {reason}",
+            "mend the data file; firmware/PORTING.md lists its entries",
+            board=path.stem,
+        ) from error
+    return board
+
+
+def _board(entries: dict[str, Any]) -> Board:
+    def number(name: str, member: str = "value") -> int:
+        value = entries[name][member]
+        result = int(value, 0) if isinstance(value, str) else value
+        if not isinstance(result, int) or isinstance(result, bool) or result < 0:
+            raise ValueError(f"{name}.{member} is {value!r}, not a number from 0 on")
+        return result
+
+    method = entries["flash_method"]
+    return Board(
+        name=entries["name"],
+        title=entries["title"],
+        chip=entries["chip"],
+        port=entries["port"],
+        core=entries["core"]["name"],
+        flags=tuple(entries["core"]["flags"]),
+        clock_hz=number("clock_hz"),
+        flash=Region(number("flash", "origin"), number("flash", "size")),
+        ram=Region(number("ram", "origin"), number("ram", "size")),
+        stack_bytes=number("stack_bytes"),
+        reserve_bytes=number("reserve_bytes"),
+        uart=entries["uart"]["name"],
+        baud=number("uart", "baud"),
+        max_frame=number("max_frame"),
+        rx_ring=number("rx_ring"),
+        tx_ring=number("tx_ring"),
+        ring_slots=number("ring_slots"),
+        held_out_every=number("held_out_every"),
+        max_batch=number("max_batch"),
+        exact_updates=bool(number("exact_updates")),
+        settings_address=number("settings_address"),
+        samples=Region(number("samples", "address"), number("samples", "size")),
+        flash_method=FlashMethod(
+            method["name"], {k: v for k, v in method.items() if k not in ("name", "why")}
+        ),
+        qemu=entries["emulator"]["qemu"] if "emulator" in entries else "",
+        verified=entries["verified"],
+        why={name: entry["why"] for name, entry in entries.items() if isinstance(entry, dict)},
+    )
+
+
+def _check(board: Board, stem: str) -> None:
+    """Raises ValueError naming the first rule that `board` breaks."""
+    from kilofed.boards.settings import SETTINGS_BYTES
+
+    power_of_two = {"rx_ring": board.rx_ring, "tx_ring": board.tx_ring}
+    rules = [
+        (board.name == stem, f"name is {board.name!r}, which must be the file's own"),
+        (_NAME.fullmatch(board.name) is not None, f"name {board.name!r}: up to 23 of a-z, 0-9 and -"),
+        (all_text(board.why), "a reason (why) is empty"),
+        (board.stack_bytes % 8 == 0, "stack_bytes must be a multiple of 8"),
+        (
+            board.stack_bytes + board.reserve_bytes < board.ram.size,
+            "stack_bytes and reserve_bytes exceed ram.size",
+        ),
+        (64 <= board.max_frame <= 1024, "max_frame must lie in 64 .. 1024"),
+        *((n & (n - 1) == 0 and n > 0, f"{name} must be a power of two") for name, n in power_of_two.items()),
+        (board.max_frame <= board.rx_ring <= 65535, "rx_ring must hold one frame, and at most 65535 bytes"),
+        (1 <= board.ring_slots <= 65535, "ring_slots must lie in 1 .. 65535"),
+        (0 <= board.held_out_every <= 255, "held_out_every must lie in 0 .. 255"),
+        (
+            board.held_out_every == 0 or board.ring_slots % board.held_out_every == 0,
+            "ring_slots must be a multiple of held_out_every",
+        ),
+        (1 <= board.max_batch <= 256, "max_batch must lie in 1 .. 256"),
+        (board.flash.holds(board.settings_address, SETTINGS_BYTES), "settings_address lies outside flash"),
+        (board.image_region.size > 0, "settings or samples leave no flash for an image"),
+        (
+            not board.samples.holds(board.settings_address)
+            and not (
+                board.settings_address <= board.samples.origin < board.settings_address + SETTINGS_BYTES
+            ),
+            "samples and settings overlap",
+        ),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise ValueError(message)
+
+
+def all_text(reasons: Mapping[str, str]) -> bool:
+    """Whether every reason says something."""
+    return min((len(reason.strip()) for reason in reasons.values()), default=0) > 0

@@ -1,0 +1,337 @@
+"""An emulated board: a QEMU process that plays it, a serial port to it, a folder that is its flash.
+
+    with Emulator(board, folder) as emulated:
+        emulated.start()                       a blank board, waiting to be flashed
+        emulated.flash(image, identity)        over the GDB protocol, as a real one
+        serial.serial_for_url(emulated.url)    a host talks to it
+        emulated.kill(); emulated.restart()    a power cut: flash is what it was, RAM is not
+
+The folder holds `image.bin` and `settings.bin` (what its flash holds, copied out of the running board after
+it was flashed, by whoever), `samples.bin` (placed into its memory at every start, never over the line) and
+`qemu.log`.
+
+The addresses of the serial port and of the GDB server stay the same through kills and restarts: this
+process listens there and hands the listening sockets to each QEMU in turn. A host that connects while the
+board is off simply waits, as at the end of a cable. QEMU is killed by the kernel when the thread that
+started it dies, however that dies, so start boards from a thread that lives as long as they should.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from kilofed.boards import image as images
+from kilofed.boards import samples as placed
+from kilofed.boards.catalogue import Board
+from kilofed.boards.elf import Segment
+from kilofed.boards.flash import check_image, flash, program
+from kilofed.boards.flash_methods import Progress
+from kilofed.boards.image import Image
+from kilofed.boards.qmp import Qmp
+from kilofed.boards.settings import SETTINGS_BYTES, Identity
+from kilofed.errors import EmulatorError, ToolMissingError
+
+QEMU = "qemu-system-arm"
+QEMU_PACKAGE = "qemu-system-arm"
+STOP_SECONDS = 5.0
+"""How long QEMU may take to end in good order before it is killed."""
+PAINT = b"\xc5" * 4
+"""What startup.c writes into the stack before it is used."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Emulator:
+    """One emulated board. Not for use by two threads at once.
+
+    board: from the catalogue. folder: made when missing; its content is the board's flash.
+    """
+
+    def __init__(self, board: Board, folder: Path) -> None:
+        if not board.qemu:
+            raise EmulatorError(
+                f"{board.name} has no emulator", "use a board whose data file names one", board=board.name
+            )
+        self.board = board
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._serial = _listen()
+        self._gdb = _listen()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._qmp: Qmp | None = None
+
+    # ---- addresses -----------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The board's serial port, for pyserial."""
+        return "socket://{}:{}".format(*self._serial.getsockname())
+
+    @property
+    def gdb(self) -> str:
+        """HOST:PORT of its GDB server: the target of the flash method "gdb"."""
+        return "{}:{}".format(*self._gdb.getsockname())
+
+    @property
+    def log(self) -> Path:
+        """What QEMU printed since the last start."""
+        return self.folder / "qemu.log"
+
+    @property
+    def flashed(self) -> bool:
+        """Whether the folder holds an image, so that a start runs it."""
+        return (self.folder / "image.bin").is_file()
+
+    # ---- life ----------------------------------------------------------------------------------------
+
+    def start(self, *, blank: bool = False) -> None:
+        """Start the board, running what its flash holds. With nothing in it, or blank=True, it halts and
+        waits to be flashed. Returns at once; `check` tells whether it lives.
+
+        Raises ToolMissingError; EmulatorError when it runs already.
+        """
+        if self.running:
+            raise EmulatorError(
+                f"the {self.board.name} in {self.folder} runs already", "stop it first", board=self.board.name
+            )
+        self._reap()
+        if shutil.which(QEMU) is None:
+            raise ToolMissingError(
+                f"{QEMU} is not installed",
+                f"install it: apt-get install {QEMU_PACKAGE}",
+                board=self.board.name,
+                tool=QEMU,
+            )
+        ours, theirs = socket.socketpair()
+        passed = [self._serial.fileno(), self._gdb.fileno(), theirs.fileno()]
+        with theirs, self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command(*passed),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=passed,
+                # A Ctrl-C at the terminal is for us, who then stop the boards in good order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+        self._qmp = Qmp(ours)
+        if self.flashed and not blank:
+            self._restore()
+
+    def kill(self) -> None:
+        """Cut the power: SIGKILL. The folder, and with it the flash, stays. Never raises."""
+        if self._process is not None:
+            self._process.kill()
+        self._reap()
+
+    def restart(self) -> None:
+        """Kill it if it runs, and start it again."""
+        self.kill()
+        self.start()
+
+    def stop(self) -> None:
+        """End it in good order, or else by force. Never raises."""
+        if self._process is not None and self._qmp is not None:
+            try:
+                self._qmp.execute("quit")
+                self._process.wait(STOP_SECONDS)
+            except (EmulatorError, subprocess.TimeoutExpired):
+                pass
+        self.kill()
+
+    def close(self) -> None:
+        """Stop it and give its addresses back. Never raises."""
+        self.stop()
+        self._serial.close()
+        self._gdb.close()
+
+    def __enter__(self) -> Emulator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process, 0 when there is none."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives. A board that crashed does not: its fault handler ends QEMU."""
+        return self._process is not None and self._process.poll() is None
+
+    def check(self) -> None:
+        """Raises EmulatorError, with the last lines of its log, when it should run and does not."""
+        if self._process is not None and self._process.poll() is not None:
+            text = self.log.read_text(errors="replace").strip()
+            crashed = self._process.returncode == -signal.SIGABRT
+            how = "crashed" if crashed else "ended"
+            raise EmulatorError(
+                f"the {self.board.name} in {self.folder} {how} (status {self._process.returncode})",
+                f"read {self.log}, and start it again",
+                board=self.board.name,
+                log="\n".join(text.splitlines()[-20:]),
+            )
+
+    # ---- flash and memory ----------------------------------------------------------------------------
+
+    def place(self, samples: bytes) -> None:
+        """Put a placed-samples file (kilofed.boards.samples) into the board's memory, from the next start on.
+
+        Raises BoardError when it exceeds the board's room.
+        """
+        placed.check(self.board, samples)
+        _write(self.folder / "samples.bin", samples)
+
+    def flash(self, image: Image, identity: Identity, *, progress: Progress | None = None) -> None:
+        """Flash the board over its GDB server, keep what was flashed in the folder, and let it run.
+
+        A board that is off is started for it. Raises what kilofed.boards.flash.flash raises.
+        """
+        check_image(self.board, image)
+        if not self.running:
+            self.start(blank=True)
+        flash(self.board, image, identity, self.gdb, progress=progress)
+        self.save()
+
+    def save(self) -> None:
+        """Copy the flash of the running board into the folder; a board that holds no kilofed image leaves the
+        folder as it is. Raises EmulatorError.
+        """
+        try:
+            header = images.find_header(self.read, self.board.flash.origin)
+        except ValueError:
+            return
+        origin = self.board.flash.origin
+        image = self.read(origin, header.model_end - origin)
+        _write(self.folder / "settings.bin", self.read(self.board.settings_address, SETTINGS_BYTES))
+        _write(self.folder / "image.bin", image)
+
+    def watch(self) -> bool:
+        """Save the flash if the board was resumed since the last call, which is what a flash tool does
+        last. For whoever keeps boards for others to flash: call it now and then. Returns whether it saved.
+        """
+        if not self.running or self._qmp is None or "RESUME" not in self._qmp.events():
+            return False
+        self.save()
+        return True
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes of the board's memory, while it runs. Raises EmulatorError."""
+        if self._qmp is None:
+            raise EmulatorError(
+                f"the {self.board.name} in {self.folder} is off", "start it", board=self.board.name
+            )
+        part = self.folder / ".memory"
+        if size <= 0:
+            return b""
+        self._qmp.execute("memsave", val=address, size=size, filename=str(part.resolve()))
+        try:
+            return part.read_bytes()
+        finally:
+            part.unlink()
+
+    def stack_used(self) -> int:
+        """The most stack bytes in use at any time since the board started; stack_bytes when all of it was."""
+        stack = self.read(self.board.ram.end - self.board.stack_bytes, self.board.stack_bytes)
+        unused = 0
+        while stack[unused : unused + 4] == PAINT:
+            unused += 4
+        return len(stack) - unused
+
+    # ---- inside --------------------------------------------------------------------------------------
+
+    def _command(self, serial: int, gdb: int, qmp: int) -> list[str]:
+        command = [
+            QEMU,
+            "-machine",
+            self.board.qemu,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-S",
+        ]
+        for name, descriptor in (("serial", serial), ("gdb", gdb)):
+            command += ["-chardev", f"socket,id={name},fd={descriptor},server=on,wait=off,nodelay=on"]
+        command += ["-chardev", f"socket,id=qmp,fd={qmp}"]
+        command += ["-serial", "chardev:serial", "-gdb", "chardev:gdb", "-mon", "chardev=qmp,mode=control"]
+        samples = self.folder / "samples.bin"
+        if samples.is_file():
+            address = self.board.samples.origin
+            command += ["-device", f"loader,file={_escape(samples)},addr={address:#x},force-raw=on"]
+        return command
+
+    def _restore(self) -> None:
+        """Bring the folder's flash into the halted board, as a flash tool would, and let it run.
+
+        Not by QEMU's loader: it would write the old image again at the reset that ends a later flashing.
+        """
+        segments = [Segment(self.board.flash.origin, (self.folder / "image.bin").read_bytes())]
+        page = self.folder / "settings.bin"
+        if page.is_file():
+            segments.append(Segment(self.board.settings_address, page.read_bytes()))
+        try:
+            program(self.board, segments, self.gdb)
+        except Exception:
+            self.check()
+            self.kill()
+            raise
+
+    def _reap(self) -> None:
+        if self._qmp is not None:
+            self._qmp.close()
+            self._qmp = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+
+def _listen() -> socket.socket:
+    """A listening socket on a free port of this machine, to be handed to QEMU."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(4)
+    return listener
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What a child runs before QEMU: ask the kernel to kill it when the thread that forked it ends (Linux
+    only).
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the request
+            os._exit(1)
+
+    return ask
+
+
+def _escape(path: Path) -> str:
+    """A file name inside a QEMU option, where a comma is doubled."""
+    return str(path.resolve()).replace(",", ",,")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file whole or not at all."""
+    part = path.with_name(f".{path.name}")
+    part.write_bytes(data)
+    part.replace(path)
