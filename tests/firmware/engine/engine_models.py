@@ -1,8 +1,9 @@
 """Random int8 models of awkward shapes, made from a seed without TensorFlow.
 
-`random_model(seed)` chains one to five operators; `one_op(kind, seed)` wraps a single one. Shapes are small and divide
-badly (1, primes, odd channels); strides, dilations, paddings, activations, zero points, per-channel and per-tensor scales are
-drawn anew each time. Output scales are chosen so that values spread over int8 and sometimes saturate.
+`random_model(seed)` chains one to five operators; `one_op(kind, seed)` wraps a single one. Shapes are small
+and divide badly (1, primes, odd channels); strides, dilations, paddings, activations, zero points,
+per-channel and per-tensor scales are drawn anew each time. Output scales are chosen so that values spread
+over int8 and sometimes saturate.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ def unpack(data: bytes) -> Any:
 
 
 def cut(data: bytes, ops: int) -> bytes:
-    """The model of the first `ops` operators; its output is what the last of them writes. Metadata is dropped."""
+    """The model of the first `ops` operators; its output is what the last of them writes. Metadata is
+    dropped."""
     model = copy.deepcopy(unpack(data))
     graph = model.subgraphs[0]
     graph.operators = graph.operators[:ops]
@@ -239,7 +241,9 @@ def fully_connected(net: Net) -> None:
     x_scale = net.quantization()[0]
     if bias != -1:
         # The reference compares the bias scale with the product of the others.
-        net.graph.tensors[bias].quantization.scale = np.array([np.float32(x_scale) * np.float32(scales[0][0])])
+        net.graph.tensors[bias].quantization.scale = np.array(
+            [np.float32(x_scale) * np.float32(scales[0][0])]
+        )
     x = net.last
     q = _output(net, float(features), x_scale, scales[0])
     out = [*shape[:-1], channels] if options.keepNumDims else [int(np.prod(shape)) // features, channels]
@@ -282,7 +286,10 @@ def mean(net: Net) -> None:
     out = kept if options.keepDims else [n for i, n in enumerate(shape) if i not in chosen]
     terms = float(np.prod([shape[i] for i in chosen]))
     scale = net.quantization()[0]
-    q = ([float(np.float32(scale / np.sqrt(terms) * np.exp(net.rng.uniform(-0.5, 0.5))))], [int(net.rng.integers(-128, 128))])
+    q = (
+        [float(np.float32(scale / np.sqrt(terms) * np.exp(net.rng.uniform(-0.5, 0.5))))],
+        [int(net.rng.integers(-128, 128))],
+    )
     x = net.last
     y = net.tensor(out, INT8, q)
     net.operator(schema.BuiltinOperator.MEAN, [x, axis], y, options)
@@ -374,7 +381,12 @@ def reshape(net: Net) -> None:
         net.operator(schema.BuiltinOperator.EXPAND_DIMS, [x, where], y, schema.ExpandDimsOptionsT())
     else:
         divisor = int(net.rng.choice([d for d in range(1, 14) if elements % d == 0]))
-        out = [[1, elements], [elements], [1, elements // divisor, 1, divisor], [divisor, elements // divisor]]
+        out = [
+            [1, elements],
+            [elements],
+            [1, elements // divisor, 1, divisor],
+            [divisor, elements // divisor],
+        ]
         new = out[int(net.rng.integers(len(out)))]
         options = schema.ReshapeOptionsT()
         options.newShape = new
@@ -476,7 +488,9 @@ def head_model(seed: int, *, softmax_behind: bool) -> bytes:
     bias = net.tensor([classes], INT32, ([bias_scale], [0]), bias_data)
     x = net.last
     y = net.tensor([1, classes], INT8, _output(net, float(features), x_scale, [w_scale]))
-    net.operator(schema.BuiltinOperator.FULLY_CONNECTED, [x, weights, bias], y, schema.FullyConnectedOptionsT())
+    net.operator(
+        schema.BuiltinOperator.FULLY_CONNECTED, [x, weights, bias], y, schema.FullyConnectedOptionsT()
+    )
     if softmax_behind:
         softmax(net)
     return net.finish()

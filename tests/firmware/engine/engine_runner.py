@@ -22,12 +22,14 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class EngineDied(AssertionError):
-    """The process ended in the middle of a request: a sanitizer found something, and its report is the message."""
+    """The process ended in the middle of a request: a sanitizer found something, and its report is the
+    message."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What kf_model_open() found. Scales are float32 bits; `fault` and `error_*` matter when status is negative."""
+    """What kf_model_open() found. Scales are float32 bits; `fault` and `error_*` matter when status is
+    negative."""
 
     status: int
     arena_bytes: int
@@ -55,15 +57,22 @@ class Opened:
 
 def sources() -> list[Path]:
     """The engine's C files."""
-    return [path for part in ("model", "nn") for path in sorted((ROOT / "firmware" / "src" / part).glob("*.c"))]
+    return [
+        path for part in ("model", "nn") for path in sorted((ROOT / "firmware" / "src" / part).glob("*.c"))
+    ]
 
 
 def build(name: str, *, flags: list[str], compiler: str = "gcc") -> Path:
-    """Compile the runner with the engine into build/tests/engine, unless it is newer than all it is made from."""
+    """Compile the runner with the engine into build/tests/engine, unless it is newer than all it is made
+    from."""
     BUILD.mkdir(parents=True, exist_ok=True)
     target = BUILD / name
     inputs = [HERE / "runner.c", *sources()]
-    watched = [*inputs, *(ROOT / "firmware").glob("include/kilofed/*.h"), *(ROOT / "firmware").glob("src/*/*.h")]
+    watched = [
+        *inputs,
+        *(ROOT / "firmware").glob("include/kilofed/*.h"),
+        *(ROOT / "firmware").glob("src/*/*.h"),
+    ]
     if target.exists() and target.stat().st_mtime > max(path.stat().st_mtime for path in watched):
         return target
     include = [f"-I{ROOT / 'firmware' / part}" for part in ("include", "src")]
@@ -96,7 +105,9 @@ class Engine:
             self.process = subprocess.Popen([self.binary], stdin=pipe, stdout=pipe, stderr=pipe)
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
-            self.process.stdin.write(struct.pack("<IIII", command, a & 0xFFFFFFFF, b & 0xFFFFFFFF, len(payload)) + payload)
+            self.process.stdin.write(
+                struct.pack("<IIII", command, a & 0xFFFFFFFF, b & 0xFFFFFFFF, len(payload)) + payload
+            )
             self.process.stdin.flush()
         except BrokenPipeError:
             pass
@@ -114,11 +125,17 @@ class Engine:
         return Opened(status, *struct.unpack("<13Ii5IiI", facts))
 
     def run(self, data: bytes, *, max_macs: int = 0xFFFFFFFF, mode: int = 0) -> tuple[int, bytes]:
-        """One inference. mode 0: to the end; 1: stop at the features and return them; 2: features, then the end."""
+        """One inference. mode 0: to the end; 1: stop at the features and return them; 2: features, then the
+        end."""
         return self.request(2, max_macs, mode, data)
 
     def overlay(
-        self, weights: npt.NDArray[np.int8], bias: npt.NDArray[np.int32], w_scale: float, out_scale: float, out_zp: int
+        self,
+        weights: npt.NDArray[np.int8],
+        bias: npt.NDArray[np.int32],
+        w_scale: float,
+        out_scale: float,
+        out_zp: int,
     ) -> int:
         """Run the head of the opened model from these parameters from now on."""
         head = struct.pack("<ffi", w_scale, out_scale, out_zp)

@@ -40,7 +40,9 @@ static void read_exactly(void *to, size_t bytes) {
 static void answer(int32_t status, const void *data, uint32_t bytes) {
     fwrite(&status, 4, 1, stdout);
     fwrite(&bytes, 4, 1, stdout);
-    fwrite(data, 1, bytes, stdout);
+    if (bytes != 0) {
+        fwrite(data, 1, bytes, stdout);
+    }
     fflush(stdout);
 }
 

@@ -1,6 +1,7 @@
 """Every kernel against TensorFlow Lite Micro's reference kernels, byte for byte.
 
-Models are drawn from a seed (engine_models.py); a failure names the seed and the command that repeats that one case.
+Models are drawn from a seed (engine_models.py); a failure names the seed and the command that repeats that
+one case.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def compare(engine: Engine, model: bytes, seed: int, node: str, *, inputs: int =
         if got != want:
             a, b = np.frombuffer(got, np.int8), np.frombuffer(want, np.int8)
             where = np.flatnonzero(a != b)
-            detail = f"input {i}: {len(where)} of {len(a)} bytes differ, first at {where[:5]}: {a[where[:5]]} for {b[where[:5]]}"
+            at = where[:5]
+            detail = f"input {i}: {len(where)} of {len(a)} bytes differ, first at {at}: {a[at]} for {b[at]}"
             raise AssertionError(f"seed {seed}: {detail}; repeat: python -m pytest '{node}'")
 
 

@@ -1,7 +1,7 @@
 """Multipliers prepared in integers against the same steps in floating point, on several 100,000 scales.
 
-The expected values are computed with numpy's float32 and Python's float (an IEEE double), as the reference does it: product
-and quotient, frexp, 31 bits with ties away from zero.
+The expected values are computed with numpy's float32 and Python's float (an IEEE double), as the reference
+does it: product and quotient, frexp, 31 bits with ties away from zero.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def multiplier(real: float) -> tuple[int, int]:
 
 
 def scales(rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
-    """Positive float32: as models have them, then over the whole range, subnormals and powers of two among them."""
+    """Positive float32: as models have them, then over the whole range, subnormals and powers of two among
+    them."""
     usual = np.exp(rng.uniform(np.log(1e-6), np.log(4.0), count // 2))
     bits = rng.integers(1, 0x7F800000, count - count // 2, dtype=np.uint32)
     bits[::7] &= 0x7F800000
@@ -45,8 +46,8 @@ def scales(rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
 
 
 def near_ties(rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
-    """Triples whose quotient's bits below the 31st are all ones or all zeros for as long as can be: where two roundings and
-    one differ. Found by solving x * w = (2 q + 1) / 2 * o for w."""
+    """Triples whose quotient's bits below the 31st are all ones or all zeros for as long as can be: where
+    two roundings and one differ. Found by solving x * w = (2 q + 1) / 2 * o for w."""
     x = rng.uniform(0.5, 1.0, count).astype(np.float32)
     o = rng.uniform(0.5, 1.0, count).astype(np.float32)
     q = rng.integers(1 << 30, 1 << 31, count)
@@ -87,8 +88,9 @@ def test_multipliers_near_ties(engine: Engine) -> None:
 
 
 def below_a_tie(rng: np.random.Generator, miss: int) -> tuple[int, int, int] | None:
-    """x, w, o of 24 bits with x * w * 2^8 = t * o - miss, t odd of 32 bits: x * w / o misses a tie of 31 bits by miss / o
-    of its last but one bit, which is less than a double can hold when miss is 1. Solved modulo 2^8 * x."""
+    """x, w, o of 24 bits with x * w * 2^8 = t * o - miss, t odd of 32 bits: x * w / o misses a tie of 31
+    bits by miss / o of its last but one bit, which is less than a double can hold when miss is 1. Solved
+    modulo 2^8 * x."""
     o, x = (int(n) | 1 for n in rng.integers(1 << 23, 1 << 24, 2))
     modulus = x << 8
     if math.gcd(o, x) != 1:
@@ -100,7 +102,8 @@ def below_a_tie(rng: np.random.Generator, miss: int) -> tuple[int, int, int] | N
 
 @pytest.mark.parametrize("miss", [1, 3, 5])
 def test_double_rounding_is_followed(engine: Engine, miss: int) -> None:
-    """Below a tie by 1: one rounding would go down, the reference's two go up. By 5: down. By 3: as o decides."""
+    """Below a tie by 1: one rounding would go down, the reference's two go up. By 5: down. By 3: as o
+    decides."""
     rng = np.random.default_rng(miss)
     found = [triple for triple in (below_a_tie(rng, miss) for _ in range(4000)) if triple]
     assert len(found) > 300
@@ -162,7 +165,9 @@ def test_requantization(engine: Engine) -> None:
     for shift in range(-31, 8):
         mult = int(rng.integers(1 << 30, 1 << 31))
         limit = 1 << (30 - max(shift, 0))
-        x = np.concatenate([rng.integers(-limit, limit, 4000), [0, 1, -1, limit - 1, -limit]]).astype(np.int32)
+        x = np.concatenate([rng.integers(-limit, limit, 4000), [0, 1, -1, limit - 1, -limit]]).astype(
+            np.int32
+        )
         status, data = engine.request(6, shift + 64, mult, x.tobytes())
         assert status == OK
         for value, got in zip(x.tolist(), np.frombuffer(data, np.int32).tolist(), strict=True):
@@ -175,7 +180,8 @@ def test_requantization(engine: Engine) -> None:
 
 @pytest.mark.parametrize("bits", [4, 5])
 def test_exponential(engine: Engine, bits: int) -> None:
-    """exp() of a fixed-point number is near the real one; the bits themselves are proved by SOFTMAX and LOGISTIC."""
+    """exp() of a fixed-point number is near the real one; the bits themselves are proved by SOFTMAX and
+    LOGISTIC."""
     x = -np.sort(np.random.default_rng(bits).integers(0, 1 << 31, 5000)).astype(np.int64)
     status, data = engine.request(6, bits, 0, x.astype(np.int32).tobytes())
     assert status == OK
