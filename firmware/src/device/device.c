@@ -286,7 +286,9 @@ kf_status_t kf_receive(kf_device_t *d, const uint8_t *bytes, size_t size) {
             message_handle(d, &message, now_ms);
             break;
         case KF_SESSION_BAD_MESSAGE:
-            kf_say_error(d, (kf_status_t)d->session.status, message.type);
+            if (message.type != KF_MSG_ERROR) { /* or two sides could answer errors with errors for ever */
+                kf_say_error(d, (kf_status_t)d->session.status, message.type);
+            }
             break;
         default:
             break;

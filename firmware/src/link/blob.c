@@ -133,7 +133,8 @@ kf_status_t kf_blob_accepted(kf_blob_sender_t *s, const kf_accept_t *accept, uin
     const size_t message_max = kf_frame_message_max(max_frame);
     const size_t data = message_max - chunk_overhead(s->size, message_max);
     s->chunk_bytes = (uint16_t)(data > CHUNK_MAX ? CHUNK_MAX : data);
-    s->in_window = (uint16_t)(window < max_frame ? 1u : window / max_frame);
+    const uint32_t in_window = (uint32_t)window / max_frame;
+    s->in_window = (uint16_t)(in_window > 0 ? in_window : UINT32_C(1));
     s->rto_ms = (uint16_t)(500u + (uint32_t)window * 1000u / LINE_BYTES_PER_S);
 
     const int begins = !s->active;
