@@ -58,7 +58,7 @@ def test_m0_build_calls_no_floating_point(m0_objects: list[Path]) -> None:
     )
     wanted = set(re.findall(r"U (\S+)", listing.stdout))
     helpers = {name for name in wanted if name.startswith("__")}
-    # Integer division, 64-bit multiplication and shifts; soft float would be __aeabi_f*, __aeabi_d*, *2f, *2d.
+    # Integer division, 64-bit products and shifts; soft float would be __aeabi_f*, __aeabi_d*, *2f, *2d.
     allowed = {"idiv", "idivmod", "uidiv", "uidivmod", "uldivmod", "lmul", "lasr", "llsl", "llsr"}
     assert helpers <= {f"__aeabi_{name}" for name in allowed} | {"__gnu_thumb1_case_uqi"}
     assert {name for name in wanted - helpers if not name.startswith("kf_")} <= {"memcpy", "memset"}
