@@ -5,6 +5,7 @@ The oracle is the PyPI package `tflite`, generated from the schema by the flatbu
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import struct
@@ -112,7 +113,7 @@ def test_written_files_share_nothing_and_are_aligned() -> None:
         table.values["quantization"] = tensors[0].values["quantization"]
     written = flat.read(flat.write(tree))
     regions = sorted(r for r in flat.regions(written) if r[0] != r[1])
-    assert all(a[1] <= b[0] for a, b in zip(regions, regions[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(regions))
     starts = [buffer.at["data"] for buffer in written.tables("buffers") if "data" in buffer.at]
     assert starts
     assert all(start % flat.DATA_ALIGN == 0 for start in starts)
@@ -131,7 +132,7 @@ def _camel(name: str) -> str:
 
 @pytest.mark.parametrize("kind", sorted(set(flat.UNIONS.values())))
 def test_option_tables_have_the_ids_of_the_schema(kind: str) -> None:
-    """Every field set through the schema package's builder to a value of its own comes back under its name."""
+    """Every field set through the schema package to a value of its own comes back under its name."""
     builder = flatbuffers.Builder()
     fields = [entry for entry in flat.SCHEMA[kind] if entry is not None]
     vectors = {}
@@ -268,7 +269,7 @@ def test_mutations_never_raise_anything_else(seed: int) -> None:
 
 
 def test_a_file_that_refers_to_itself_over_and_over_is_refused_quickly() -> None:
-    """n subgraph offsets to one subgraph with n tensor offsets to one tensor: n squared tables in 8n bytes."""
+    """n subgraph offsets to one subgraph with n tensor offsets to one tensor: n*n tables in 8n bytes."""
     n = 20000
     out = bytearray(struct.pack("<I4s", 0, b"TFL3"))
 
@@ -353,7 +354,7 @@ UNSOUND = [
     (_quantization("scale", np.array([1, 2, 3], np.float32)), "3 scales and 1 zero points"),
     (_quantization("zero_point", np.array([1, 2], np.int64)), "1 scales and 2 zero points"),
     (_swap, "before it is written"),
-    (_op("opcode_index", 40), "names operator code 40"),
+    (_op("opcode_index", 40), "operator code 40"),
     (_op("inputs", np.array([0, 99], np.int32)), "a tensor that does not exist"),
     (_op("outputs", np.array([0], np.int32)), "already has a value"),
     (lambda tree: _graph(tree).values.__setitem__("outputs", np.array([50], np.int32)), "inputs or outputs"),

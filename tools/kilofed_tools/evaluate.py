@@ -138,7 +138,12 @@ def requantize(acc: NDArray[np.int64], multiplier: int, shift: int) -> NDArray[n
 
 
 def head_logits(head: Head, rows: NDArray[np.int8], *, s_x: float, zp_x: int) -> NDArray[np.int8]:
-    """The head's int8 logits [N, C] for int8 features [N, F], to the byte what FULLY_CONNECTED computes."""
+    """The head's int8 logits [N, C] for int8 features [N, F], to the byte what TFLite's FULLY_CONNECTED
+    computes.
+
+    TFLite multiplies the input and weight scales in float32. TFLite Micro may do it in double: its multiplier
+    then differs in the last of 31 bits, which shows in about one output of a million, by one.
+    """
     # |(q - zp) * w| <= 255 * 128 and F <= 2048: below 2^26; |bias| <= 2^30 + 1: the sum fits int32
     acc = (rows.astype(np.int64) - zp_x) @ head.weights.astype(np.int64).T + head.bias.astype(np.int64)
     product = float(np.float32(s_x) * np.float32(weight_scale(head.step, s_x)))

@@ -46,7 +46,10 @@ WEIGHT_MAX = (1 << 23) - 129  # of |W|: the dot product takes W rounded by 8 bit
 BIAS_MAX = 1 << 30  # of |b|
 STEP_MAX = -(-WEIGHT_MAX // 7)  # of an int4 head whose largest weight is WEIGHT_MAX
 UNIT_BITS = 20  # trainer's units are 2^-20 (/ s_x for weights)
-LOGIT_SCALE = 2.0**-12  # the trainer's logits; a finer output scale would show nothing
+# The finest output scale: about the trainer's own logits of 2^-12, below which nothing shows. Not a power of
+# two: its ratio to a step of 2^-20 would be one too, so that one sum in 256 is a tie, and TFLite and TFLite
+# Micro, which multiply the scales in float32 and in double, round ties differently.
+MIN_OUT_SCALE = 1.0 / 4000.0
 CODEC_INT32, CODEC_INT8, CODEC_INT4 = 0, 1, 2
 DEFAULT_LR, DEFAULT_BATCH, DEFAULT_EPOCHS = 0.1, 16, 2
 
@@ -250,14 +253,14 @@ def output_quantization(
     """(scale, zero point) that hold the logits of the calibration features with a quarter to spare on either
     side.
 
-    The range always contains 0; its scale is at least 2^-12, the trainer's own logit unit. float64 on exact
+    The range always contains 0; its scale is at least MIN_OUT_SCALE. float64 on exact
     integers, so every machine gets the same.
     """
     codes = (calib.astype(np.int64) - zp_x) @ weights.astype(np.int64).T + bias.astype(np.int64)
     unit = step * 2.0**-UNIT_BITS
     low = 1.25 * unit * min(0, int(codes.min()))
     high = 1.25 * unit * max(0, int(codes.max()))
-    scale = float(np.float32(max((high - low) / 255.0, LOGIT_SCALE)))
+    scale = float(np.float32(max((high - low) / 255.0, MIN_OUT_SCALE)))
     zero_point = int(np.clip(np.rint(-128.0 - low / scale), -128, 127))
     return scale, zero_point
 
