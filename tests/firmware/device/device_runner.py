@@ -1,7 +1,7 @@
 """The device core as a child process with a clock of the test's own, and a world in which it meets a host.
 
-`Runner` is the process of runner.c, `Device` the one device in it, `World` that device and a host endpoint with a
-line between them that the test may cut, damage and delay.
+`Runner` is the process of runner.c, `Device` the one device in it, `World` that device and a host endpoint
+with a line between them that the test may cut, damage and delay.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ from kilofed.link.events import Event, Stray  # noqa: E402
 from kilofed.link.host import HostEndpoint  # noqa: E402
 
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wpedantic", "-Werror"]
-SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+SANITIZE = [
+    "-O1",
+    "-g",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+]
 UNLIMITED = 0xFFFFFFFF
 
 PARTS = (
@@ -40,8 +46,10 @@ PARTS = (
 )  # fmt: skip
 
 
-def build(name: str, main: Path, *, flags: list[str], compiler: str = "gcc", link: list[str] | None = None) -> Path:
-    """Compile `main` with the whole core into build/tests/device, unless it is newer than all it is made from."""
+def build(
+    name: str, main: Path, *, flags: list[str], compiler: str = "gcc", link: list[str] | None = None
+) -> Path:
+    """Compile `main` with the whole core into build/tests/device, unless it is newer than what it is made of."""
     deps = ROOT / "build" / "deps"
     fetch = FIRMWARE / "cmake" / "fetch_sources.py"
     subprocess.run([sys.executable, fetch, deps], check=True)
@@ -51,17 +59,33 @@ def build(name: str, main: Path, *, flags: list[str], compiler: str = "gcc", lin
     watched = [main, *core, *FIRMWARE.glob("include/kilofed/*.h"), *FIRMWARE.glob("src/*/*.h")]
     if target.exists() and target.stat().st_mtime > max(path.stat().st_mtime for path in watched):
         return target
-    include = [f"-I{FIRMWARE / 'include'}", "-isystem", str(deps / "zcbor"), "-isystem", str(deps / "monocypher")]
+    include = [
+        f"-I{FIRMWARE / 'include'}",
+        "-isystem",
+        str(deps / "zcbor"),
+        "-isystem",
+        str(deps / "monocypher"),
+    ]
     objects = []
     with_temporary = BUILD / f"{name}.{os.getpid()}"
     with_temporary.mkdir(exist_ok=True)
     theirs = [*sorted((deps / "zcbor").glob("*.c")), *sorted((deps / "monocypher").glob("*.c"))]
     for source in [main, *core, *theirs]:
         warn = ["-std=c11", "-w"] if source in theirs else WARNINGS
-        # Monocypher shifts a byte into the sign bit of an int; it is theirs, and is compiled as the firmware compiles it.
+        # What is not ours is compiled as the firmware compiles it.
         ours = flags if source not in theirs else [f for f in flags if not f.startswith("-fsanitize")]
         made = with_temporary / f"{source.parent.name}_{source.stem}.o"
-        command = [compiler, *warn, *ours, "-DBLAKE2_NO_UNROLLING", *include, "-c", str(source), "-o", str(made)]
+        command = [
+            compiler,
+            *warn,
+            *ours,
+            "-DBLAKE2_NO_UNROLLING",
+            *include,
+            "-c",
+            str(source),
+            "-o",
+            str(made),
+        ]
         subprocess.run(command, check=True)
         objects.append(made)
     partial = with_temporary / "linked"
@@ -169,8 +193,8 @@ class Device:
         name = config.board.encode()
         answer = runner.ask(
             "I",
-            struct.pack("<IIHHHBBH", now_ms, config.memory, config.max_frame, config.window, config.ring_slots,
-                        config.held_out_every, config.exact_updates, config.max_batch),
+            struct.pack("<IIHHH", now_ms, config.memory, config.max_frame, config.window, config.ring_slots),
+            struct.pack("<BBH", config.held_out_every, config.exact_updates, config.max_batch),
             struct.pack("<BII", config.entropy, config.seed, config.firmware),
             config.id, config.key, struct.pack("<B", len(name)), name,
             struct.pack("<I", len(config.model)), config.model,
@@ -234,11 +258,13 @@ def clean(data: bytes) -> bytes:
 class World:
     """A device and a host with a line between them, in a time of their own.
 
-    up, down: what the line makes of the bytes; tests replace them at any time. Time moves to whatever is due next, so
-    that a second costs nothing.
+    up, down: what the line makes of the bytes; tests replace them at any time. Time moves to whatever is due
+    next, so that a second costs nothing.
     """
 
-    def __init__(self, device: Device, *, seed: int = 7, max_macs: int = 2000, now: float = 0.0, **host: object) -> None:
+    def __init__(
+        self, device: Device, *, seed: int = 7, max_macs: int = 2000, now: float = 0.0, **host: object
+    ) -> None:
         self.device = device
         self.rng = random.Random(seed)
         self.host = HostEndpoint(rng=self.rng.randbytes, **host)  # type: ignore[arg-type]

@@ -56,8 +56,8 @@ def make_order(head: bytes, *, round: int = 1, **changes: object) -> Train:
     """An order to train from a head blob."""
     rates = trainer.lr_multipliers(0.1, SPEC.ms)
     fields: dict[str, object] = {
-        "round": round, "head": heads.head_hash(head), "seed": 77 + round, "epochs": 3, "batch": 16,
-        "lr_weights": Multiplier(*rates.lr_w), "lr_bias": Multiplier(*rates.lr_b), "prox": Multiplier(), "codec": 1,
+        "round": round, "head": heads.head_hash(head), "seed": 77 + round, "epochs": 3, "batch": 16, "codec": 1,
+        "lr_weights": Multiplier(*rates.lr_w), "lr_bias": Multiplier(*rates.lr_b), "prox": Multiplier(),
     }  # fmt: skip
     return Train(**(fields | changes))  # type: ignore[arg-type]
 
@@ -78,7 +78,9 @@ class Expected:
     held_out: int
 
 
-def expected(samples: Samples, head: heads.Head, order: Train, residual: updates.Residual | None = None) -> Expected:
+def expected(
+    samples: Samples, head: heads.Head, order: Train, residual: updates.Residual | None = None
+) -> Expected:
     """The same round in numpy."""
     W0, b0 = heads.master(head)
     slots, held = trainer.split(len(samples.y), HOLDOUT)

@@ -1,6 +1,8 @@
-"""Rounds end to end: the C device against the Python host, its result against the Python trainer, to the byte."""
+"""Rounds end to end: the C device against the Python host, its results against the Python trainer."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -300,7 +302,7 @@ def test_progress_is_reported_at_most_every_two_seconds(runner: Runner) -> None:
         world.now += 0.02
     times = [at for at, _ in seen]
     assert len(times) >= 3
-    assert min(b - a for a, b in zip(times, times[1:], strict=False)) >= 1.99
+    assert min(b - a for a, b in itertools.pairwise(times)) >= 1.99
     progress = [event.status.progress for _, event in seen]
     assert progress == sorted(progress) and 0 < progress[0] < 1000
     losses = [event.status.loss_q12 for _, event in seen]
@@ -330,7 +332,7 @@ def test_samples_wait_while_a_training_holds_the_ring(world: World) -> None:
 
 
 def test_the_head_in_use_answers(world: World) -> None:
-    """kf_classify with the file's head, a received one and a personal one: as the runtime does with the same head."""
+    """kf_classify with the file's head, a received and a personal one: as the runtime with the same head."""
     rng = np.random.default_rng(8)
     inputs = rng.integers(-128, 128, (12, 784)).astype(np.int8)
     runtime = evaluate.Runner(MODEL)
@@ -368,7 +370,7 @@ def test_the_head_in_use_answers(world: World) -> None:
 
 
 def test_weight_scales_are_the_file_s(world: World) -> None:
-    """Over many steps: a received head and the same head in the file have one scale, or outputs would differ."""
+    """A received head and the same head in the file have one scale, or outputs would differ."""
     inputs = np.random.default_rng(9).integers(-128, 128, (1, 784)).astype(np.int8)
     shape = evaluate.Runner(MODEL).input_shape
     rng = np.random.default_rng(10)
@@ -384,7 +386,7 @@ def test_weight_scales_are_the_file_s(world: World) -> None:
 
 
 def test_a_round_s_bytes_stay_within_the_budget(world: World) -> None:
-    """Without faults, everything included: at most 800 bytes up and 900 down (int8, 10 x 32, frames of 128)."""
+    """Without faults, all included: at most 800 bytes up, 900 down (int8, 10 x 32, frames of 128)."""
     up, down = world.bytes_up, world.bytes_down
     blob = heads.encode_head(make_head(3))
     world.host.send_head(blob)

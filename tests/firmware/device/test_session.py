@@ -1,0 +1,337 @@
+"""Sessions: who ends what, silence, probes, refusals, busy, and a clock that wraps."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import struct
+
+import pytest
+from device_runner import Config, Device, Runner, World
+from fleet_of_one import expected, make_head, make_order, make_samples
+
+from kilofed.link.events import Committed, HelloSeen, Lost, Opened, ResultReady
+from kilofed.link.frames import Direction, FrameType, encode_frame, parse_frame
+from kilofed.link.messages import (
+    Bye,
+    Error,
+    Hello,
+    Info,
+    Ping,
+    Probe,
+    Reason,
+    Refuse,
+    Status,
+    Welcome,
+    decode,
+    encode,
+)
+from kilofed_tools import heads
+
+
+def unframe(data: bytes) -> list[tuple[int, object]]:
+    """(frame type, message) of what a device wrote, checks not looked at."""
+    out: list[tuple[int, object]] = []
+    for piece in data.split(b"\0"):
+        if piece:
+            frame = parse_frame(piece)
+            out.append((int(frame.type), decode(frame.message)))
+    return out
+
+
+def clear(message: object) -> bytes:
+    return encode_frame(encode(message), direction=Direction.FROM_HOST)  # type: ignore[arg-type]
+
+
+def session_frame(data: bytes, id: int, number: int, sender: Direction = Direction.FROM_HOST) -> bytes:
+    return encode_frame(data, direction=sender, frame=FrameType.SESSION, session=id, number=number)
+
+
+class Peer:
+    """A host by hand: says exactly what it is told."""
+
+    def __init__(self, device: Device, *, max_frame: int = 128, heartbeat_ms: int = 2000) -> None:
+        self.device = device
+        self.now = 0
+        self.max_frame = max_frame
+        self.heartbeat_ms = heartbeat_ms
+        self.id = 0
+        self.sent = 0
+
+    def hear(self) -> list[object]:
+        self.wait, data = self.device.poll(self.now)
+        self.raw = data
+        return [message for _, message in unframe(data)]
+
+    def say_raw(self, data: bytes) -> None:
+        self.device.receive(data, self.now)
+
+    def say(self, message: object, *, number: int | None = None, id: int | None = None) -> None:
+        if number is None:
+            self.sent += 1
+        id, number = self.id if id is None else id, self.sent if number is None else number
+        self.say_raw(session_frame(encode(message), id, number))  # type: ignore[arg-type]
+
+    def welcome(self, hello: Hello, nonce: bytes = b"hostnonc") -> bytes:
+        who = b"kilofed session 1" + nonce + hello.device_nonce + hello.device_id
+        self.id = struct.unpack("<I", hashlib.blake2b(who, digest_size=8).digest()[:4])[0]
+        self.sent = 0
+        return clear(Welcome(1, hello.device_nonce, nonce, self.max_frame, self.heartbeat_ms))
+
+    def open(self) -> Info:
+        (hello,) = self.hear()
+        assert isinstance(hello, Hello)
+        self.say_raw(self.welcome(hello))
+        (info,) = self.hear()
+        assert isinstance(info, Info)
+        return info
+
+
+@pytest.fixture
+def peer(runner: Runner) -> Peer:
+    return Peer(Device(runner, Config()))
+
+
+def test_hello_is_repeated_with_jitter_and_one_nonce(peer: Peer) -> None:
+    nonces, times = set(), []
+    for _ in range(20):
+        (hello,) = peer.hear()
+        assert isinstance(hello, Hello)
+        nonces.add(hello.device_nonce)
+        times.append(peer.now)
+        peer.now += peer.wait
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert len(nonces) == 1
+    assert all(1000 <= gap <= 1250 for gap in gaps) and len(set(gaps)) > 2
+    assert peer.raw[0] == 0, "a clear frame is preceded by a delimiter"
+
+
+def test_hello_says_what_the_config_says(runner: Runner) -> None:
+    config = Config(board="b" * 24, max_frame=64, window=65535, firmware=0xFFFFFFFF, ring_slots=5)
+    (hello,) = Peer(Device(runner, config)).hear()
+    assert isinstance(hello, Hello)
+    assert hello == Hello(1, b"device-1", hello.device_nonce, config.board, 0xFFFFFFFF, 64, 65535, 0)
+
+
+def test_a_probe_is_answered_at_once_with_a_fresh_nonce_and_ends_nothing(peer: Peer) -> None:
+    peer.open()
+    peer.say(Ping())
+    (status,) = peer.hear()
+    assert isinstance(status, Status)
+    seen = set()
+    for _ in range(5):
+        peer.say_raw(clear(Probe()))
+        (hello,) = peer.hear()
+        assert isinstance(hello, Hello)
+        seen.add(hello.device_nonce)
+    assert len(seen) == 5
+    peer.say(Ping())
+    assert isinstance(peer.hear()[0], Status), "the old session goes on"
+    peer.now += 1500
+    peer.say(Ping())
+    assert len(peer.hear()) == 1, "and no hello is repeated in it"
+    peer.say_raw(peer.welcome(hello))
+    assert isinstance(peer.hear()[0], Info), "until a welcome echoes the newest nonce"
+
+
+def test_a_welcome_counts_once_and_only_for_the_newest_hello(peer: Peer) -> None:
+    (first,) = peer.hear()
+    peer.say_raw(clear(Probe()))
+    (second,) = peer.hear()
+    assert isinstance(first, Hello) and isinstance(second, Hello)
+    peer.say_raw(peer.welcome(first))
+    assert peer.hear() == []
+    welcome = peer.welcome(second)
+    peer.say_raw(welcome)
+    assert isinstance(peer.hear()[0], Info)
+    peer.say(Ping())
+    assert isinstance(peer.hear()[0], Status)
+    peer.say_raw(welcome)  # said twice
+    assert peer.hear() == []
+    peer.say(Ping())
+    assert isinstance(peer.hear()[0], Status)
+
+
+def test_a_welcome_of_another_version_is_ignored(peer: Peer) -> None:
+    (hello,) = peer.hear()
+    assert isinstance(hello, Hello)
+    peer.say_raw(clear(Welcome(2, hello.device_nonce, b"hostnonc", 128, 2000)))
+    assert peer.hear() == []
+
+
+def test_info_is_repeated_until_the_host_is_heard(peer: Peer) -> None:
+    info = peer.open()
+    for _ in range(3):
+        peer.now += 1000
+        assert peer.hear() == [info]
+    peer.say(Ping())
+    peer.hear()
+    peer.now += 1500
+    peer.say(Ping())
+    assert [type(m) for m in peer.hear()] == [Status]
+
+
+def test_silence_ends_a_session_after_three_heartbeats(peer: Peer) -> None:
+    peer.open()
+    peer.now += 100
+    peer.say(Ping())
+    peer.hear()
+    peer.now += 5999
+    assert peer.hear() == []
+    peer.now += 1
+    (hello,) = peer.hear()
+    assert isinstance(hello, Hello)
+    assert peer.wait >= 1000
+
+
+def test_busy_stretches_patience_on_both_sides(runner: Runner) -> None:
+    device = Device(runner, Config())
+    world = World(device)
+    world.wait_for(Opened)
+    device.busy(20000)
+    world.settle(0.5)
+    world.up = lambda data: b""
+    world.settle(19)
+    world.up = lambda data: data
+    world.settle(10)
+    assert not world.seen(Lost) and not world.seen(HelloSeen)
+
+
+def test_bye_from_either_side(runner: Runner) -> None:
+    device = Device(runner, Config())
+    world = World(device)
+    world.wait_for(Opened)
+    device.leave(Reason.SHUTTING_DOWN)
+    lost = world.wait_for(Lost)
+    assert lost.reason == Reason.SHUTTING_DOWN
+    world.wait_for(Opened)
+    world.host._say(Bye(Reason.SHUTTING_DOWN))
+    world.wait_for(Opened, seconds=5)
+
+
+def test_refuse_silences_the_timer_and_not_the_probe(peer: Peer) -> None:
+    (hello,) = peer.hear()
+    assert isinstance(hello, Hello)
+    peer.say_raw(clear(Refuse(b"another1", 6, 50000)))
+    peer.now += 1250
+    assert len(peer.hear()) == 1, "for another hello"
+    peer.say_raw(clear(Refuse(hello.device_nonce, 6, 50000)))
+    peer.now += 49999
+    assert peer.hear() == []
+    peer.say_raw(clear(Probe()))
+    (again,) = peer.hear()
+    assert isinstance(again, Hello) and again.device_nonce != hello.device_nonce
+    peer.say_raw(clear(Refuse(again.device_nonce, 6, 0xFFFFFFFF)))
+    assert peer.hear() == [] and peer.wait == 1 << 30
+
+
+def test_frames_with_another_id_number_or_sender_are_noise(peer: Peer) -> None:
+    peer.open()
+    peer.say(Ping())
+    peer.hear()
+    before = peer.device.inside().damaged
+    peer.say(Ping(), number=1)  # repeated
+    peer.say(Ping(), id=peer.id ^ 1)
+    peer.say_raw(session_frame(encode(Ping()), peer.id, 2, Direction.FROM_DEVICE))
+    assert peer.hear() == []
+    assert peer.device.inside().damaged == before + 3
+    for number in (60000, 65536, 65536 + 65536, 65536 + 65541):  # gaps below 2^16 are ordinary
+        peer.say(Ping(), number=number)
+        assert len(peer.hear()) == 1
+    for number in (65536 + 65541, 65536 + 65540, 65541, 5, 65536 + 65541 + 65537):
+        peer.say(Ping(), number=number)
+        assert peer.hear() == []
+
+
+def test_a_session_ends_with_its_last_number(peer: Peer) -> None:
+    peer.open()
+    number = 0
+    while number < 2**32 - 1:
+        number = min(number + 65536, 2**32 - 1)
+        peer.sent = number
+        peer.say(Ping(), number=number)
+        if number % (1 << 24) == 0:
+            assert len(peer.hear()) == 1
+    assert isinstance(peer.hear()[0], Hello)
+
+
+def test_unknown_and_broken_messages_inside_a_session(peer: Peer) -> None:
+    peer.open()
+
+    def say(data: bytes) -> list[object]:
+        peer.sent += 1
+        peer.say_raw(session_frame(data, peer.id, peer.sent))
+        return peer.hear()
+
+    assert say(b"\x81\x11") == [Error(4, 17)]
+    assert say(b"\x81\x18\x40") == [Error(4, 64)]
+    assert say(b"\x81\x0b") == [Error(9, 11)]
+    assert say(b"\xff") == [Error(9, 255)]
+    assert say(b"\x81\x0e") == [], "an error is never answered with an error"
+    assert say(b"\x82\x0d\xf6") == [Status(1, 0, 0, 0)], "elements after the known ones are ignored"
+    assert say(encode(Probe())) == [Error(9, 0)], "a clear message in a session"
+    assert say(encode(Status(1, 0, 0, 0))) == [Error(9, 9)], "a device's own"
+
+
+def test_without_entropy_hello_says_so_and_nonces_differ(runner: Runner) -> None:
+    nonces = set()
+    for id in (b"device-1", b"device-2"):
+        for at in (0, 17):
+            device = Device(runner, Config(entropy=False, id=id), now_ms=at)
+            peer = Peer(device)
+            peer.now = at
+            for _ in range(3):
+                peer.say_raw(clear(Probe()))
+                (hello,) = peer.hear()
+                assert isinstance(hello, Hello) and hello.flags == 1
+                nonces.add(hello.device_nonce)
+    assert len(nonces) == 12
+
+
+def test_the_clock_may_wrap_in_the_middle_of_a_round(runner: Runner) -> None:
+    start = 2**32 - 2500
+    device = Device(runner, Config(), now_ms=start)
+    samples, head = make_samples(), make_head(3)
+    samples.give(device)
+    world = World(device, now=start / 1000)
+    world.wait_for(Opened)
+    blob = heads.encode_head(head)
+    for number in range(1, 4):
+        world.host.send_head(blob)
+        world.host.train(make_order(blob, round=number))
+        ready = world.wait_for(ResultReady)
+        assert ready.result.elapsed_ms < 1000
+        world.settle(2)
+        world.host.commit(number)
+        world.wait_for(Committed)
+    assert world.now_ms > 2**32 + 1000
+    assert not world.seen(Lost)
+    assert ready.update is not None and len(ready.update) == 346
+
+
+def test_a_full_port_loses_nothing(runner: Runner) -> None:
+    """A line that takes three bytes at a time."""
+    device = Device(runner, Config())
+    samples, head = make_samples(), make_head(3)
+    samples.give(device)
+    world = World(device)
+    blob = heads.encode_head(head)
+
+    def turn() -> None:
+        world.host.poll(world.now)
+        device.receive(world.host.data_to_send(), world.now_ms)
+        _, said = device.poll(world.now_ms, room=3, polls=5)
+        assert len(said) <= 3
+        world.host.receive(said, world.now)
+        world.events += world.host.events()
+        world.now += 3 / 11520
+
+    while not world.seen(Opened):
+        turn()
+    world.host.send_head(blob)
+    world.host.train(make_order(blob))
+    while not world.seen(ResultReady):
+        turn()
+    (ready,) = [event for event in world.events if isinstance(event, ResultReady)]
+    assert ready.update == expected(samples, head, make_order(blob)).blob
+    assert not world.seen(Lost)
