@@ -11,7 +11,7 @@ What is changed, each with a note for the user:
   resolved;
 * the head's numbers become whole steps of the trainer's units, its buffers and quantization its own, aligned
   to 16;
-* features are calibrated, and labels and training defaults written into the file.
+* features are calibrated; labels, training defaults and the memory plan are written into the file.
 
 What the head computed is kept to within the rounding of one int8 step, except where a note says more. What
 cannot be brought here is refused with a ModelContractError: the reason and the next step.
@@ -33,6 +33,7 @@ from kilofed_tools.flat import Table
 from kilofed_tools.heads import HeadSpec
 from kilofed_tools.metadata import HeadMeta
 from kilofed_tools.operators import check_operators
+from kilofed_tools.plan import with_plan
 from kilofed_tools.prune import prune
 from kilofed_tools.tflite import Op, Operator, TensorType, TFLiteModel, read_model, type_name
 
@@ -535,6 +536,7 @@ def _finish(
         payload, classes=spec.classes, features=spec.features
     )  # refuses bad labels and defaults
     data = metadata.write_metadata(heads.write_head(model.data, head), metadata.HEAD, payload)
+    data = with_plan(data)
     heads.read_head(data)
     return Adapted(data, tuple(notes))
 
