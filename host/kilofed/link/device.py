@@ -1,15 +1,15 @@
-"""The device's side of one line, sans-IO: what the C core does on a board, for kilofed-pi and as the far
-end in tests.
+"""The device's side of one line, sans-IO: for kilofed-pi, and as the far end in tests. Boards speak it in C.
 
-    endpoint = DeviceEndpoint(device_id=..., board="pi", firmware=0x000100, rng=os.urandom,
-    take_head=trainer.load) endpoint.update(holding)                            what `info` says, now and
-    whenever it changes loop:   endpoint.receive(data, now)  or  endpoint.poll(now);
-    line.write(endpoint.data_to_send())
-            for event in endpoint.events():  TrainAsked -> train, progress(...), then finish(...) or fail(...)
-                                             CancelAsked -> stop;  CommitAsked(round, 0) -> keep the residual
+    endpoint = DeviceEndpoint(device_id=..., rng=os.urandom, ...)
+    loop:   endpoint.receive(data, now)   or   endpoint.poll(now) when next_deadline() has come
+            line.write(endpoint.data_to_send())
+            for event in endpoint.events():
+                TrainAsked(order, head)     train; progress(...) while at it; finish(...) or fail(...)
+                CancelAsked(round)          stop, drop the result
+                CommitAsked(round, verdict) keep the residual when the verdict is 0
 
-The round's rules (PROTOCOL.md, "A round") are kept here: the owner computes. What a method says goes out at
-the next receive() or poll(); next_deadline() is due at once after one.
+The round's rules (PROTOCOL.md, "A round") are kept here: the owner computes. What is said to the endpoint goes
+out at the next receive() or poll(); next_deadline() is due at once after it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         self._heartbeat = 2.0
 
         self._holding = holding
-        self._head: bytes | None = None
+        self._heads: dict[bytes, bytes] = {}  # by hash: the one a round works with, the newest last
         self._receiver = BlobReceiver(window=window)
         self._state = State.COLLECTING if holding.collecting else State.IDLE
         self._round = 0
@@ -137,6 +137,8 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         times = [self._last_heard + 3 * self._heartbeat]
         if self._info_at is not None:
             times.append(self._info_at)
+        if not self._session.received_any:
+            return min(times)
         if self._result_at is not None:
             times.append(self._result_at)
         if self._update is not None and self._update.deadline is not None:
@@ -154,8 +156,8 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
 
     @property
     def head(self) -> bytes | None:
-        """Hash of the base head."""
-        return self._head
+        """Hash of the newest head."""
+        return next(reversed(self._heads), None)
 
     @property
     def in_session(self) -> bool:
@@ -225,8 +227,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         """The ordered training cannot be done. Ignored when it was cancelled meanwhile."""
         if self._state is not State.TRAINING:
             return
-        self._state = State.FAILED
-        self._order = None
+        self._idle()
         self._say(Error(code, detail))
         self._say_status()
         self._woken = True
@@ -309,6 +310,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
                 if message.version == PROTOCOL_VERSION:
                     self._begin(message)
             else:
+                self._fresh_nonce()
                 self._hello_at = self._now + message.wait_ms / 1000
                 self._events.append(ev.Refused(message.reason, message.wait_ms))
 
@@ -382,10 +384,9 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         if offer.kind is not BlobKind.HEAD:
             self._say(Error(StatusCode.MESSAGE))
             return
-        if self._state is State.TRAINING:
-            self._say(Error(StatusCode.BUSY))  # the base is in use
-            return
-        if offer.hash == self._head:
+        if offer.hash in self._heads:
+            self._heads[offer.hash] = self._heads.pop(offer.hash)
+            self._forget_heads()
             self._say(Accept(blob_id(offer.hash), offer.size, Verdict.COMPLETE))
             return
         holding = self._holding
@@ -394,6 +395,8 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
             self._say(Accept(blob_id(offer.hash), 0, Verdict.REFUSED))
             self._say(Error(StatusCode.SHAPE, sizes[1]))
             return
+        if self._receiver.complete:
+            self._receiver.clear()  # it is among the heads, or was and is not wanted any more
         self._say(self._receiver.offer(offer.hash, offer.size))
 
     def _take_chunk(self, chunk: Chunk, wire: int) -> None:
@@ -401,15 +404,13 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         was_whole, damaged = receiver.complete, receiver.damaged
         answer = receiver.chunk(chunk, wire, self._now)
         if receiver.complete and not was_whole:
-            code = StatusCode.BUSY if self._state is State.TRAINING else self._take_head(receiver.data)
-            if code:
-                answer = Accept(chunk.id, 0, Verdict.REFUSED)
+            if code := self._take_head(receiver.data):
                 receiver.clear()
-                self._say(answer)
+                self._say(Accept(chunk.id, 0, Verdict.REFUSED))
                 self._say(Error(code))
                 return
-            self._drop_result()
-            self._head = receiver.hash
+            self._heads[receiver.hash] = receiver.data
+            self._forget_heads()
             self._events.append(ev.HeadReceived(receiver.hash))
         if answer is not None:
             self._say(answer)
@@ -432,24 +433,25 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
             if self._state is State.UPLOADING:
                 self._result_at = self._now
             return
-        if order.head != self._head:
+        if order.head not in self._heads:
             self._say(Error(StatusCode.HEAD))
             return
-        if self._state is State.TRAINING:
+        if self._state in (State.TRAINING, State.UPLOADING):  # the host has moved on from that round
             self._events.append(ev.CancelAsked(self._round))
-        self._drop_result()
+        self._result = self._update = self._result_at = None
         self._order = order
         self._round = order.round
         self._state = State.TRAINING
         self._progress = self._loss_q12 = 0
-        self._events.append(ev.TrainAsked(order))
+        self._events.append(ev.TrainAsked(order, self._heads[order.head]))
+        self._forget_heads()
         self._say_status()
 
-    def _drop_result(self) -> None:
-        """A waiting result nobody will fetch."""
-        if self._state is State.UPLOADING:
-            self._events.append(ev.CancelAsked(self._round))
-            self._idle()
+    def _forget_heads(self) -> None:
+        """Keeps the newest, and the one a round still works with."""
+        used = self._order.head if self._order is not None else None
+        newest = self.head
+        self._heads = {hash: blob for hash, blob in self._heads.items() if hash in (used, newest)}
 
     def _take_commit(self, commit: Commit) -> None:
         if self._state is State.UPLOADING and commit.round == self._round:
@@ -464,10 +466,9 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         self._say_status()
 
     def _idle(self) -> None:
-        self._order = None
-        self._result = None
-        self._update = None
-        self._result_at = None
+        """The round is over."""
+        self._order = self._result = self._update = self._result_at = None
+        self._forget_heads()
         self._state = State.COLLECTING if self._holding.collecting else State.IDLE
 
     # ---- what is to be said ----------------------------------------------------------------------
@@ -493,7 +494,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
                 held.capacity,
                 held.train,
                 held.held_out,
-                self._head,
+                self.head,
                 self._state,
                 self._round,
             )

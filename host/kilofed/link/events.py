@@ -138,16 +138,20 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class HeadReceived:
-    """`take_head` took a head: it is the base now."""
+    """`take_head` took a head; the order that names it comes with it."""
 
     hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class TrainAsked:
-    """Train: the endpoint is in state TRAINING. Call `progress` while at it, then `finish` or `fail`."""
+    """Train from `head` (the blob order.head is the hash of): the endpoint is in state TRAINING.
+
+    A training or result of another round is void. Call `progress` while at it, then `finish` or `fail`.
+    """
 
     order: Train
+    head: bytes
 
 
 @dataclass(frozen=True, slots=True)

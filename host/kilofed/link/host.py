@@ -123,8 +123,7 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._hello: Hello | None = None
         self._info: Info | None = None
         self._status: Status | None = None
-        self._state = State.IDLE  # of the device, by its latest message, and the round it was about
-        self._round = 0
+        self._state = State.IDLE  # of the device, by its latest message
         self._head_held: bytes | None = None
         self._last_heard = self._last_sent = self._now
         self._busy_until = float("-inf")
@@ -210,6 +209,8 @@ class HostEndpoint(Endpoint[ev.Event]):
         hello = self._need_session()
         if self._head is not None and self._head.data == blob:
             return
+        if self._head is not None:
+            self._head_held = None  # the one under way may arrive in full yet: ask
         sender = BlobSender(
             BlobKind.HEAD, blob, max_frame=min(self._max_frame, hello.max_frame), window=self._window()
         )
@@ -393,7 +394,6 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._answer_at = self._now + ANSWER_INFO
         self._state = info.state
         self._head_held = info.head
-        self._round = info.round
         if known is None and self._hello is not None:
             self._events.append(ev.Opened(self._hello, info))
         elif known != info:
@@ -401,7 +401,7 @@ class HostEndpoint(Endpoint[ev.Event]):
 
     def _take_status(self, status: Status) -> None:
         before, self._status = self._status, status
-        self._state, self._round = status.state, status.round
+        self._state = status.state
         if self._commit is not None and not (
             status.state is State.UPLOADING and status.round == self._commit.round
         ):
@@ -425,7 +425,7 @@ class HostEndpoint(Endpoint[ev.Event]):
 
     def _take_result(self, result: Result) -> None:
         order = self._order
-        self._state, self._round = State.UPLOADING, result.round
+        self._state = State.UPLOADING
         if order is None or result.round != order.round or self._info is None:
             return  # nobody asked for it
         if self._order_try is not None:
@@ -543,7 +543,7 @@ class HostEndpoint(Endpoint[ev.Event]):
             self._repeat(self._commit_try, self._commit)
         elif self._cancel is not None and self._cancel_try is not None:
             self._repeat(self._cancel_try, self._cancel)
-        elif not self._work_stale():
+        else:
             self._work_head()
             self._work_order()
         self._work_ping()
@@ -556,17 +556,6 @@ class HostEndpoint(Endpoint[ev.Event]):
         elif repeater.due(self._now):
             self.counters.retries += repeater.used > 0
             self._say(message)
-
-    def _work_stale(self) -> bool:
-        """Whether the device is at another round than the ordered one, which is then cancelled first."""
-        if self._order is None or self._order_try is None or self._round == self._order.round:
-            return False
-        if self._state not in (State.TRAINING, State.UPLOADING):
-            return False
-        self.cancel(self._round)
-        if self._cancel is not None and self._cancel_try is not None:
-            self._repeat(self._cancel_try, self._cancel)
-        return True
 
     def _work_head(self) -> None:
         head = self._head
