@@ -42,33 +42,43 @@ uint32_t kf_largest_head_weight(const kf_head_view_t *head)
 /* Bias and dot product, both in 2^(k-20), to 2^-12. |bias| + 2^7 fits int32. */
 static int32_t finish(int64_t dot, int32_t bias, uint32_t k)
 {
-    const int64_t sum = dot + ((bias + ((INT32_C(1) << k) >> 1)) >> k);
-    const int64_t z = (sum + ((INT32_C(1) << (8 - k)) >> 1)) >> (8 - k);
+    const int32_t half = (INT32_C(1) << (8 - k)) >> 1;
+    const int64_t z = (dot + ((bias + ((INT32_C(1) << k) >> 1)) >> k) + half) >> (8 - k);
     return z > INT32_MAX ? INT32_MAX : z < INT32_MIN ? INT32_MIN : (int32_t)z;
 }
 
-/* One block of a dot product, 1 <= n <= 256. A function of its own so that a core with eight registers keeps the loop's values
- * in them. */
-KF_NOINLINE static int32_t dot_block(const int32_t *w, const int8_t *q, uint32_t n, int32_t x_zp, int32_t half, uint32_t k)
+/* One block of a dot product, 1 <= n <= 256. Functions of their own, so that a core with eight registers keeps the loops'
+ * values in them. With k = 0, the usual case, there is nothing to round. */
+KF_NOINLINE static int32_t dot_exact(const int32_t *w, const int8_t *q, uint32_t n, int32_t x_zp)
 {
     const int32_t *const end = w + n;
     int32_t sum = 0;
     do {
-        sum += ((*w++ + half) >> k) * (*q++ - x_zp);
+        sum += *w++ * (*q++ - x_zp);
+    } while (w != end);
+    return sum;
+}
+
+/* k >= 1: floor((w + 2^(k-1)) / 2^k) = floor((floor(w / 2^(k-1)) + 1) / 2), which needs one value less in the loop. */
+KF_NOINLINE static int32_t dot_rounded(const int32_t *w, const int8_t *q, uint32_t n, int32_t x_zp, uint32_t k_less_1)
+{
+    const int32_t *const end = w + n;
+    int32_t sum = 0;
+    do {
+        sum += (((*w++ >> k_less_1) + 1) >> 1) * (*q++ - x_zp);
     } while (w != end);
     return sum;
 }
 
 int32_t kf_logit(const int32_t *w, int32_t bias, uint32_t k, const int8_t *q, uint32_t features, int32_t x_zp)
 {
-    const int32_t half = (INT32_C(1) << k) >> 1;
     int64_t dot = 0;
-    while (features > 0) {
-        const uint32_t n = features < BLOCK ? features : BLOCK;
-        dot += dot_block(w, q, n, x_zp, half, k);
+    for (uint32_t left = features; left > 0;) {
+        const uint32_t n = left < BLOCK ? left : BLOCK;
+        dot += k == 0 ? dot_exact(w, q, n, x_zp) : dot_rounded(w, q, n, x_zp, k - 1);
         w += n;
         q += n;
-        features -= n;
+        left -= n;
     }
     return finish(dot, bias, k);
 }

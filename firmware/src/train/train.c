@@ -49,6 +49,12 @@ static void order_set(kf_train_t *t, uint32_t k, uint32_t slot)
     }
 }
 
+/* Features of sample i of the batch under way. */
+static const int8_t *sample(const kf_train_t *t, uint32_t i)
+{
+    return t->ring->features + order_get(t, (uint32_t)t->done + i) * t->ring->width;
+}
+
 /* ---- beginning ------------------------------------------------------------------------------------------------- */
 
 static int rate_is_valid(kf_rate_t rate)
@@ -154,9 +160,8 @@ static uint32_t shuffle_some(kf_train_t *t)
 static uint32_t forward_class(kf_train_t *t)
 {
     const kf_params_t *p = t->params;
-    const uint32_t slot = order_get(t, (uint32_t)t->done + t->i);
-    const int32_t z = kf_logit(p->weights + (size_t)t->c * p->features, p->bias[t->c], t->shift,
-                               kf_ring_features(t->ring, slot), p->features, t->cfg.x_zp);
+    const int32_t *row = p->weights + (uint32_t)t->c * p->features;
+    const int32_t z = kf_logit(row, p->bias[t->c], t->shift, sample(t, t->i), p->features, t->cfg.x_zp);
     t->logits[t->c] = z;
     if (magnitude(z) > t->peak) {
         t->peak = magnitude(z);
@@ -193,39 +198,35 @@ static int32_t sum_errors(const kf_train_t *t)
     return sum;
 }
 
-/* G[k] = sum_i error[i][c] * x_i[f + k], k = 0..3. The zero point comes out of the loop: sum e (q - zp) = sum e q - zp sum e.
- * |sum e q| <= 2^15 * 128 * 256 = 2^30, |zp sum e| likewise, and |G| <= 2^15 * 255 * 256 < 2^31. Four sums at a time read each
- * error once; an error of 0, frequent late in a training, costs nothing. */
-KF_NOINLINE static void gradient4(const kf_train_t *t, uint32_t f, int32_t G[4])
+/* G[j] += e * q[j]. A function of its own, four at a time: what a core with eight registers does best. */
+KF_NOINLINE static void accumulate(int32_t *G, const int8_t *q, uint32_t n, int32_t e)
 {
-    const int16_t *error = t->errors + t->c;
-    int32_t g0 = 0, g1 = 0, g2 = 0, g3 = 0;
-    for (uint32_t i = 0; i < t->size; i++, error += t->params->classes) {
-        const int32_t e = *error;
-        if (e != 0) {
-            const int8_t *q = kf_ring_features(t->ring, order_get(t, (uint32_t)t->done + i)) + f;
-            g0 += e * q[0];
-            g1 += e * q[1];
-            g2 += e * q[2];
-            g3 += e * q[3];
-        }
+    for (; n >= 4; n -= 4, G += 4, q += 4) {
+        G[0] += e * q[0];
+        G[1] += e * q[1];
+        G[2] += e * q[2];
+        G[3] += e * q[3];
     }
-    const int32_t offset = t->cfg.x_zp * t->error_sum;
-    G[0] = g0 - offset;
-    G[1] = g1 - offset;
-    G[2] = g2 - offset;
-    G[3] = g3 - offset;
+    for (; n > 0; n--) {
+        *G++ += e * *q++;
+    }
 }
 
-/* The same for one feature: what four do not divide. */
-static int32_t gradient1(const kf_train_t *t, uint32_t f)
+/* G[j] = sum_i error[i][c] * x_i[f + j], j < n. The zero point comes out of the loop: sum e (q - zp) = sum e q - zp sum e.
+ * |sum e q| <= 2^15 * 128 * 256 = 2^30, |zp sum e| likewise, and |G| <= 2^15 * 255 * 256 < 2^31. An error of 0, frequent late in
+ * a training, costs nothing. */
+static void gradient(const kf_train_t *t, uint32_t n, int32_t G[WEIGHTS_PER_UNIT])
 {
     const int16_t *error = t->errors + t->c;
-    int32_t g = 0;
-    for (uint32_t i = 0; i < t->size; i++, error += t->params->classes) {
-        g += *error * kf_ring_features(t->ring, order_get(t, (uint32_t)t->done + i))[f];
+    const int32_t start = -t->cfg.x_zp * t->error_sum;
+    for (uint32_t j = 0; j < n; j++) {
+        G[j] = start;
     }
-    return g - t->cfg.x_zp * t->error_sum;
+    for (uint32_t i = 0; i < t->size; i++, error += t->params->classes) {
+        if (*error != 0) {
+            accumulate(G, sample(t, i) + t->f, n, *error);
+        }
+    }
 }
 
 /* One step of a weight: first the gradient, then, from the value before it, the proximal term. |W - base| < 2^24. */
@@ -285,19 +286,12 @@ static uint32_t update_some(kf_train_t *t)
     if (t->f == 0) {
         t->error_sum = sum_errors(t);
     }
-    const uint32_t end = features - t->f < WEIGHTS_PER_UNIT ? features : t->f + (uint32_t)WEIGHTS_PER_UNIT;
-    while (t->f < end) {
-        int32_t G[4];
-        uint32_t n = 4;
-        if (end - t->f >= 4) {
-            gradient4(t, t->f, G);
-        } else {
-            n = 1;
-            G[0] = gradient1(t, t->f);
-        }
-        for (uint32_t k = 0; k < n; k++, t->f++) {
-            move_weight(t, &row[t->f], G[k]);
-        }
+    const uint32_t left = features - t->f;
+    const uint32_t n = left < WEIGHTS_PER_UNIT ? left : WEIGHTS_PER_UNIT;
+    int32_t G[WEIGHTS_PER_UNIT];
+    gradient(t, n, G);
+    for (uint32_t j = 0; j < n; j++, t->f++) {
+        move_weight(t, &row[t->f], G[j]);
     }
     if (t->f == features) {
         move_bias(t);

@@ -15,7 +15,7 @@ from .conftest import ROOT, SOURCES, WARNINGS, build
 
 HERE = Path(__file__).parent
 FLASH_LIMIT = 8704  # bytes of code and tables of the whole training core, measured 8.2 kB with GCC 12.2
-STACK_LIMIT = 160  # bytes of the deepest single frame, measured 120
+STACK_LIMIT = 192  # bytes of the deepest single frame, measured 160
 
 
 @pytest.mark.parametrize("names", [["gcc"], ["clang", "clang-14"]], ids=["gcc", "clang"])
