@@ -2,14 +2,12 @@
 
 #include "bytes.h"
 
-uint32_t kf_codec_bytes(uint8_t codec, uint32_t n)
-{
+uint32_t kf_codec_bytes(uint8_t codec, uint32_t n) {
     const uint32_t per_byte = codec_values_per_byte(codec);
     return per_byte == 0 ? 4u * n : (n + per_byte - 1u) / per_byte;
 }
 
-int32_t kf_codec_get(uint8_t codec, const uint8_t *packed, uint32_t i)
-{
+int32_t kf_codec_get(uint8_t codec, const uint8_t *packed, uint32_t i) {
     switch (codec) {
     case KF_CODEC_INT32:
         return get_i32(packed + 4u * (size_t)i);
@@ -24,8 +22,7 @@ int32_t kf_codec_get(uint8_t codec, const uint8_t *packed, uint32_t i)
     }
 }
 
-int kf_codec_is_canonical(uint8_t codec, const uint8_t *packed, uint32_t n, int32_t q_max)
-{
+int kf_codec_is_canonical(uint8_t codec, const uint8_t *packed, uint32_t n, int32_t q_max) {
     const uint32_t per_byte = codec_values_per_byte(codec);
     const uint32_t bytes = kf_codec_bytes(codec, n);
     if (codec == KF_CODEC_TERNARY) {

@@ -7,19 +7,16 @@
 
 #include "kilofed/params.h"
 
-static inline int counts_are_valid(uint16_t classes, uint16_t features)
-{
+static inline int counts_are_valid(uint16_t classes, uint16_t features) {
     return classes >= 1 && classes <= KF_MAX_CLASSES && features >= 1 && features <= KF_MAX_FEATURES;
 }
 
-static inline uint32_t weight_count(uint16_t classes, uint16_t features)
-{
+static inline uint32_t weight_count(uint16_t classes, uint16_t features) {
     return (uint32_t)classes * features;
 }
 
 /* Values a byte holds, or 0: four bytes a value. */
-static inline uint32_t codec_values_per_byte(uint8_t codec)
-{
+static inline uint32_t codec_values_per_byte(uint8_t codec) {
     return codec == KF_CODEC_INT8 ? 1 : codec == KF_CODEC_INT4 ? 2 : codec == KF_CODEC_TERNARY ? 5 : 0;
 }
 

@@ -6,8 +6,7 @@
 
 enum { IDLE, PARAMS, HEAD, DONE };
 
-kf_status_t kf_eval_begin(kf_eval_t *e, kf_ring_t *ring, int8_t x_zp, const kf_params_t *params, const kf_head_view_t *head)
-{
+kf_status_t kf_eval_begin(kf_eval_t *e, kf_ring_t *ring, int8_t x_zp, const kf_params_t *params, const kf_head_view_t *head) {
     if (e == NULL) {
         return KF_ERR_ARG;
     }
@@ -36,8 +35,7 @@ kf_status_t kf_eval_begin(kf_eval_t *e, kf_ring_t *ring, int8_t x_zp, const kf_p
 }
 
 /* All logits of the slot are seen by the head under way: count, and go to the other head or to the next slot. */
-static void finish_sample(kf_eval_t *e)
-{
+static void finish_sample(kf_eval_t *e) {
     const int correct = e->best_class == kf_ring_label(e->ring, e->slot);
     e->c = 0;
     if (e->phase == PARAMS) {
@@ -59,8 +57,7 @@ static void finish_sample(kf_eval_t *e)
     e->phase = e->params != NULL ? PARAMS : HEAD;
 }
 
-kf_status_t kf_eval_step(kf_eval_t *e, uint32_t max_macs)
-{
+kf_status_t kf_eval_step(kf_eval_t *e, uint32_t max_macs) {
     if (e == NULL || e->phase == IDLE) {
         return KF_ERR_STATE;
     }
@@ -86,8 +83,7 @@ kf_status_t kf_eval_step(kf_eval_t *e, uint32_t max_macs)
     return KF_OK;
 }
 
-void kf_eval_cancel(kf_eval_t *e)
-{
+void kf_eval_cancel(kf_eval_t *e) {
     if (e->phase == PARAMS || e->phase == HEAD) {
         e->ring->locks--;
     }

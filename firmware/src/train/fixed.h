@@ -18,40 +18,34 @@
 
 _Static_assert((-3 >> 1) == -2, "the trainer needs arithmetic right shifts");
 
-static inline int32_t clamp32(int32_t v, int32_t limit)
-{
+static inline int32_t clamp32(int32_t v, int32_t limit) {
     return v > limit ? limit : v < -limit ? -limit : v;
 }
 
-static inline int32_t clamp64(int64_t v, int32_t limit)
-{
+static inline int32_t clamp64(int64_t v, int32_t limit) {
     return v > limit ? limit : v < -(int64_t)limit ? -limit : (int32_t)v;
 }
 
-static inline uint32_t magnitude(int32_t v)
-{
+static inline uint32_t magnitude(int32_t v) {
     return v < 0 ? 0u - (uint32_t)v : (uint32_t)v;
 }
 
 /* floor((2v + d) / (2d)), v / d rounded half up. |v| <= 2^30, 1 <= d <= 2^30.
  * It equals floor((v + floor(d/2)) / d) for odd d too: with k = v + (d-1)/2 it is floor((k + 1/2) / d) = floor(k / d). */
-static inline int32_t divide_rounded(int32_t v, uint32_t d)
-{
+static inline int32_t divide_rounded(int32_t v, uint32_t d) {
     const int32_t n = v + (int32_t)(d >> 1);
     const int32_t q = n / (int32_t)d;
     return q * (int32_t)d > n ? q - 1 : q;
 }
 
 /* ceil(largest / q_max), but at least 1: the step that lets q_max steps reach the largest magnitude. */
-static inline uint32_t step_for(uint32_t largest, uint32_t q_max)
-{
+static inline uint32_t step_for(uint32_t largest, uint32_t q_max) {
     const uint32_t step = largest / q_max + (largest % q_max != 0);
     return step ? step : 1;
 }
 
 /* floor((v * M + 2^(sh-1)) / 2^sh) for |v| <= 2^31, M < 2^15, 1 <= sh <= 46: below 2^46 in magnitude before the shift. */
-static inline int64_t scale64(int64_t v, kf_rate_t rate)
-{
+static inline int64_t scale64(int64_t v, kf_rate_t rate) {
     return (v * rate.mantissa + (INT64_C(1) << (rate.shift - 1))) >> rate.shift;
 }
 
@@ -59,8 +53,7 @@ static inline int64_t scale64(int64_t v, kf_rate_t rate)
  * v = h * 2^16 + l with 0 <= l < 2^16, |h| <= 2^15. As 2^(sh-1) has no bits below 2^16,
  *   floor((v M + 2^(sh-1)) / 2^sh) = floor((h M + floor(l M / 2^16) + 2^(sh-17)) / 2^(sh-16)),
  * and |h M| <= 2^30, l M < 2^31, 2^(sh-17) <= 2^29: the sum stays inside int32. */
-static inline int32_t scale32(int32_t v, kf_rate_t rate)
-{
+static inline int32_t scale32(int32_t v, kf_rate_t rate) {
     if (rate.shift < 17) {
         return clamp64(scale64(v, rate), INT32_C(1) << 30);
     }

@@ -11,13 +11,11 @@ enum { KIND_HEAD = 1 };
 
 /* ---- the master ------------------------------------------------------------------------------------------------ */
 
-size_t kf_params_bytes(uint16_t classes, uint16_t features)
-{
+size_t kf_params_bytes(uint16_t classes, uint16_t features) {
     return counts_are_valid(classes, features) ? 4u * ((size_t)weight_count(classes, features) + classes) : 0;
 }
 
-kf_status_t kf_params_init(kf_params_t *params, uint16_t classes, uint16_t features, void *mem, size_t mem_bytes)
-{
+kf_status_t kf_params_init(kf_params_t *params, uint16_t classes, uint16_t features, void *mem, size_t mem_bytes) {
     if (params == NULL) {
         return KF_ERR_ARG;
     }
@@ -39,28 +37,24 @@ kf_status_t kf_params_init(kf_params_t *params, uint16_t classes, uint16_t featu
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
-static size_t bias_offset(uint8_t codec, uint16_t classes, uint16_t features)
-{
+static size_t bias_offset(uint8_t codec, uint16_t classes, uint16_t features) {
     const size_t weights = kf_codec_bytes(codec, weight_count(classes, features));
     return KF_BLOB_HEADER_BYTES + ((weights + 3u) & ~(size_t)3u);
 }
 
-size_t kf_head_bytes(kf_codec_t codec, uint16_t classes, uint16_t features)
-{
+size_t kf_head_bytes(kf_codec_t codec, uint16_t classes, uint16_t features) {
     if (!counts_are_valid(classes, features) || (unsigned)codec > (unsigned)KF_CODEC_INT4) {
         return 0;
     }
     return bias_offset((uint8_t)codec, classes, features) + 4u * (size_t)classes;
 }
 
-static int is_positive_normal(uint32_t float_bits)
-{
+static int is_positive_normal(uint32_t float_bits) {
     const uint32_t exponent = float_bits >> 23; /* with the sign on top */
     return exponent >= 1 && exponent <= 254;
 }
 
-kf_status_t kf_head_parse(kf_head_view_t *view, const uint8_t *blob, size_t blob_bytes)
-{
+kf_status_t kf_head_parse(kf_head_view_t *view, const uint8_t *blob, size_t blob_bytes) {
     if (view == NULL) {
         return KF_ERR_ARG;
     }
@@ -100,8 +94,7 @@ kf_status_t kf_head_parse(kf_head_view_t *view, const uint8_t *blob, size_t blob
     return KF_OK;
 }
 
-int32_t kf_head_weight(const kf_head_view_t *view, uint32_t c, uint32_t f)
-{
+int32_t kf_head_weight(const kf_head_view_t *view, uint32_t c, uint32_t f) {
     const int32_t q = kf_codec_get(view->codec, view->weights, c * view->features + f);
     if (view->codec == KF_CODEC_INT32) {
         return clamp64((int64_t)q * view->step, KF_WEIGHT_MAX);
@@ -109,13 +102,11 @@ int32_t kf_head_weight(const kf_head_view_t *view, uint32_t c, uint32_t f)
     return clamp32(q * (int32_t)view->step, KF_WEIGHT_MAX); /* 128 * 2^23 = 2^30 */
 }
 
-int32_t kf_head_bias(const kf_head_view_t *view, uint32_t c)
-{
+int32_t kf_head_bias(const kf_head_view_t *view, uint32_t c) {
     return clamp64((int64_t)get_i32(view->bias + 4u * (size_t)c) * view->step, KF_BIAS_MAX);
 }
 
-kf_status_t kf_head_load(const kf_head_view_t *view, kf_params_t *params)
-{
+kf_status_t kf_head_load(const kf_head_view_t *view, kf_params_t *params) {
     if (view == NULL || view->weights == NULL || params == NULL || params->weights == NULL) {
         return KF_ERR_ARG;
     }
@@ -132,8 +123,7 @@ kf_status_t kf_head_load(const kf_head_view_t *view, kf_params_t *params)
     return KF_OK;
 }
 
-kf_status_t kf_head_expand(const kf_head_view_t *view, int8_t *weights, size_t weights_bytes)
-{
+kf_status_t kf_head_expand(const kf_head_view_t *view, int8_t *weights, size_t weights_bytes) {
     if (view == NULL || view->weights == NULL || weights == NULL) {
         return KF_ERR_ARG;
     }
@@ -154,8 +144,7 @@ kf_status_t kf_head_expand(const kf_head_view_t *view, int8_t *weights, size_t w
 
 /* binary32 of the smallest 2^e, e >= -12, with 127 * 2^e >= 1.25 * peak * 2^-12. For peak <= 2^31 e is at most 13 and both
  * sides of the comparison fit uint32. */
-static uint32_t out_scale_for(uint32_t peak_q12)
-{
+static uint32_t out_scale_for(uint32_t peak_q12) {
     const uint32_t peak = peak_q12 > UINT32_C(1) << 31 ? UINT32_C(1) << 31 : peak_q12;
     const uint32_t reach = peak + (peak + 3u) / 4u;
     uint32_t e = 0;
@@ -165,8 +154,7 @@ static uint32_t out_scale_for(uint32_t peak_q12)
     return (127u - 12u + e) << 23;
 }
 
-kf_status_t kf_head_encode(const kf_params_t *params, uint32_t peak_q12, uint8_t *blob, size_t blob_bytes)
-{
+kf_status_t kf_head_encode(const kf_params_t *params, uint32_t peak_q12, uint8_t *blob, size_t blob_bytes) {
     if (params == NULL || params->weights == NULL || blob == NULL) {
         return KF_ERR_ARG;
     }

@@ -7,8 +7,7 @@
 
 enum { BLOCK = 256 };
 
-uint32_t kf_weight_shift(uint32_t largest)
-{
+uint32_t kf_weight_shift(uint32_t largest) {
     uint32_t k = 0;
     while ((largest + ((UINT32_C(1) << k) >> 1)) >> k > 32767u) {
         k++;
@@ -16,8 +15,7 @@ uint32_t kf_weight_shift(uint32_t largest)
     return k;
 }
 
-uint32_t kf_largest_weight(const kf_params_t *params)
-{
+uint32_t kf_largest_weight(const kf_params_t *params) {
     const uint32_t n = (uint32_t)params->classes * params->features;
     uint32_t largest = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -27,8 +25,7 @@ uint32_t kf_largest_weight(const kf_params_t *params)
     return largest;
 }
 
-uint32_t kf_largest_head_weight(const kf_head_view_t *head)
-{
+uint32_t kf_largest_head_weight(const kf_head_view_t *head) {
     uint32_t largest = 0;
     for (uint32_t c = 0; c < head->classes; c++) {
         for (uint32_t f = 0; f < head->features; f++) {
@@ -40,8 +37,7 @@ uint32_t kf_largest_head_weight(const kf_head_view_t *head)
 }
 
 /* Bias and dot product, both in 2^(k-20), to 2^-12. |bias| + 2^7 fits int32. */
-static int32_t finish(int64_t dot, int32_t bias, uint32_t k)
-{
+static int32_t finish(int64_t dot, int32_t bias, uint32_t k) {
     const int32_t half = (INT32_C(1) << (8 - k)) >> 1;
     const int64_t z = (dot + ((bias + ((INT32_C(1) << k) >> 1)) >> k) + half) >> (8 - k);
     return z > INT32_MAX ? INT32_MAX : z < INT32_MIN ? INT32_MIN : (int32_t)z;
@@ -49,8 +45,7 @@ static int32_t finish(int64_t dot, int32_t bias, uint32_t k)
 
 /* One block of a dot product, 1 <= n <= 256. Functions of their own, so that a core with eight registers keeps the loops'
  * values in them. With k = 0, the usual case, there is nothing to round. */
-KF_NOINLINE static int32_t dot_exact(const int32_t *w, const int8_t *q, uint32_t n, int32_t x_zp)
-{
+KF_NOINLINE static int32_t dot_exact(const int32_t *w, const int8_t *q, uint32_t n, int32_t x_zp) {
     const int32_t *const end = w + n;
     int32_t sum = 0;
     do {
@@ -60,8 +55,7 @@ KF_NOINLINE static int32_t dot_exact(const int32_t *w, const int8_t *q, uint32_t
 }
 
 /* k >= 1: floor((w + 2^(k-1)) / 2^k) = floor((floor(w / 2^(k-1)) + 1) / 2), which needs one value less in the loop. */
-KF_NOINLINE static int32_t dot_rounded(const int32_t *w, const int8_t *q, uint32_t n, int32_t x_zp, uint32_t k_less_1)
-{
+KF_NOINLINE static int32_t dot_rounded(const int32_t *w, const int8_t *q, uint32_t n, int32_t x_zp, uint32_t k_less_1) {
     const int32_t *const end = w + n;
     int32_t sum = 0;
     do {
@@ -70,8 +64,7 @@ KF_NOINLINE static int32_t dot_rounded(const int32_t *w, const int8_t *q, uint32
     return sum;
 }
 
-int32_t kf_logit(const int32_t *w, int32_t bias, uint32_t k, const int8_t *q, uint32_t features, int32_t x_zp)
-{
+int32_t kf_logit(const int32_t *w, int32_t bias, uint32_t k, const int8_t *q, uint32_t features, int32_t x_zp) {
     int64_t dot = 0;
     for (uint32_t left = features; left > 0;) {
         const uint32_t n = left < BLOCK ? left : BLOCK;
@@ -83,8 +76,7 @@ int32_t kf_logit(const int32_t *w, int32_t bias, uint32_t k, const int8_t *q, ui
     return finish(dot, bias, k);
 }
 
-int32_t kf_logit_head(const kf_head_view_t *head, uint32_t c, uint32_t k, const int8_t *q, int32_t x_zp)
-{
+int32_t kf_logit_head(const kf_head_view_t *head, uint32_t c, uint32_t k, const int8_t *q, int32_t x_zp) {
     const int32_t half = (INT32_C(1) << k) >> 1;
     int64_t dot = 0;
     for (uint32_t f = 0; f < head->features;) {

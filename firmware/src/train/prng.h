@@ -9,8 +9,7 @@
 
 #include <stdint.h>
 
-static inline uint32_t prng_seed(uint32_t seed)
-{
+static inline uint32_t prng_seed(uint32_t seed) {
     uint32_t s = seed + UINT32_C(0x9E3779B9);
     s = (s ^ s >> 16) * UINT32_C(0x85EBCA6B);
     s = (s ^ s >> 13) * UINT32_C(0xC2B2AE35);
@@ -18,8 +17,7 @@ static inline uint32_t prng_seed(uint32_t seed)
     return s ? s : UINT32_C(0x9E3779B9);
 }
 
-static inline uint32_t prng_next(uint32_t *state)
-{
+static inline uint32_t prng_next(uint32_t *state) {
     uint32_t s = *state;
     s ^= s << 13;
     s ^= s >> 17;
@@ -29,8 +27,7 @@ static inline uint32_t prng_next(uint32_t *state)
 }
 
 /* A number below n, 1 <= n <= 65535, from the upper half of the next word; no division. The bias is below n / 65536. */
-static inline uint32_t prng_below(uint32_t *state, uint32_t n)
-{
+static inline uint32_t prng_below(uint32_t *state, uint32_t n) {
     return (prng_next(state) >> 16) * n >> 16;
 }
 

@@ -6,13 +6,11 @@
 #include "bytes.h"
 #include "kilofed/params.h"
 
-static uint32_t label_bytes(uint16_t classes)
-{
+static uint32_t label_bytes(uint16_t classes) {
     return classes <= 256 ? 1 : 2;
 }
 
-size_t kf_ring_bytes(uint16_t width, uint16_t classes, uint16_t capacity)
-{
+size_t kf_ring_bytes(uint16_t width, uint16_t classes, uint16_t capacity) {
     if (width == 0 || width > KF_MAX_FEATURES || classes == 0 || classes > KF_MAX_CLASSES) {
         return 0;
     }
@@ -20,8 +18,7 @@ size_t kf_ring_bytes(uint16_t width, uint16_t classes, uint16_t capacity)
 }
 
 kf_status_t kf_ring_init(kf_ring_t *ring, uint16_t width, uint16_t classes, uint16_t capacity, uint16_t holdout, void *mem,
-                         size_t mem_bytes)
-{
+                         size_t mem_bytes) {
     if (ring == NULL) {
         return KF_ERR_ARG;
     }
@@ -42,8 +39,7 @@ kf_status_t kf_ring_init(kf_ring_t *ring, uint16_t width, uint16_t classes, uint
     return KF_OK;
 }
 
-kf_status_t kf_ring_restore(kf_ring_t *ring, uint16_t count, uint16_t next)
-{
+kf_status_t kf_ring_restore(kf_ring_t *ring, uint16_t count, uint16_t next) {
     if (ring == NULL || ring->features == NULL || ring->count != 0 || count > ring->capacity) {
         return KF_ERR_ARG;
     }
@@ -60,8 +56,7 @@ kf_status_t kf_ring_restore(kf_ring_t *ring, uint16_t count, uint16_t next)
     return KF_OK;
 }
 
-kf_status_t kf_ring_push(kf_ring_t *ring, const int8_t *features, size_t features_bytes, uint16_t label)
-{
+kf_status_t kf_ring_push(kf_ring_t *ring, const int8_t *features, size_t features_bytes, uint16_t label) {
     if (ring == NULL || ring->features == NULL || features == NULL || label >= ring->classes) {
         return KF_ERR_ARG;
     }
@@ -85,8 +80,7 @@ kf_status_t kf_ring_push(kf_ring_t *ring, const int8_t *features, size_t feature
     return KF_OK;
 }
 
-kf_status_t kf_ring_clear(kf_ring_t *ring)
-{
+kf_status_t kf_ring_clear(kf_ring_t *ring) {
     if (ring == NULL || ring->features == NULL) {
         return KF_ERR_ARG;
     }
@@ -99,27 +93,22 @@ kf_status_t kf_ring_clear(kf_ring_t *ring)
     return KF_OK;
 }
 
-const int8_t *kf_ring_features(const kf_ring_t *ring, uint32_t slot)
-{
+const int8_t *kf_ring_features(const kf_ring_t *ring, uint32_t slot) {
     return ring->features + (size_t)slot * ring->width;
 }
 
-uint16_t kf_ring_label(const kf_ring_t *ring, uint32_t slot)
-{
+uint16_t kf_ring_label(const kf_ring_t *ring, uint32_t slot) {
     return label_bytes(ring->classes) == 1 ? ring->labels[slot] : get_u16(ring->labels + 2u * slot);
 }
 
-int kf_ring_is_held_out(const kf_ring_t *ring, uint32_t slot)
-{
+int kf_ring_is_held_out(const kf_ring_t *ring, uint32_t slot) {
     return ring->holdout != 0 && slot % ring->holdout == ring->holdout - 1u;
 }
 
-uint16_t kf_ring_held_out_count(const kf_ring_t *ring)
-{
+uint16_t kf_ring_held_out_count(const kf_ring_t *ring) {
     return (uint16_t)(ring->holdout == 0 ? 0u : (uint32_t)ring->count / ring->holdout);
 }
 
-uint16_t kf_ring_train_count(const kf_ring_t *ring)
-{
+uint16_t kf_ring_train_count(const kf_ring_t *ring) {
     return (uint16_t)(ring->count - kf_ring_held_out_count(ring));
 }

@@ -7,8 +7,7 @@ static const uint16_t EXP2[33] = {
     22674, 22188, 21713, 21247, 20792, 20347, 19911, 19484, 19066, 18658, 18258, 17867, 17484, 17109, 16743, 16384,
 };
 
-uint32_t kf_exp_q15(uint32_t d)
-{
+uint32_t kf_exp_q15(uint32_t d) {
     /* log2(e) = 23637 * 2^-14 to 5e-6: u is d in octaves of 2^15, n of them whole. 65535 * 23637 + 2^10 < 2^31; n <= 23. */
     const uint32_t u = (d * 23637u + 1024u) >> 11;
     const uint32_t n = u >> 15, i = u >> 10 & 31u, r = u & 1023u;
@@ -17,8 +16,7 @@ uint32_t kf_exp_q15(uint32_t d)
 }
 
 /* How far sum, 2^15 <= sum < 2^26, must be shifted right to lie in [2^15, 2^16). */
-static uint32_t excess(uint32_t sum)
-{
+static uint32_t excess(uint32_t sum) {
     uint32_t n = 0;
     while (sum >> n > 0xFFFFu) {
         n++;
@@ -26,8 +24,7 @@ static uint32_t excess(uint32_t sum)
     return n;
 }
 
-uint32_t kf_ln_q12(uint32_t sum)
-{
+uint32_t kf_ln_q12(uint32_t sum) {
     const uint32_t n = excess(sum);
     uint32_t m = sum >> n, log2_q12 = n;
     /* Squaring m in [1, 2) (2^-15) doubles its logarithm; passing 2 is the next bit. A floor loses less than 2^-15 of m, 0.18
@@ -44,8 +41,7 @@ uint32_t kf_ln_q12(uint32_t sum)
     return (log2_q12 * 45426u + 32768u) >> 16;
 }
 
-uint32_t kf_softmax_errors(int32_t *z, uint32_t classes, uint32_t label, int16_t *errors)
-{
+uint32_t kf_softmax_errors(int32_t *z, uint32_t classes, uint32_t label, int16_t *errors) {
     int32_t top = z[0];
     for (uint32_t c = 1; c < classes; c++) {
         if (z[c] > top) {

@@ -20,13 +20,11 @@ enum { SWAPS_PER_UNIT = 16, WEIGHTS_PER_UNIT = 16 };
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
-static uint32_t slot_bytes(uint16_t capacity)
-{
+static uint32_t slot_bytes(uint16_t capacity) {
     return capacity <= 256 ? 1 : 2;
 }
 
-size_t kf_train_bytes(uint16_t classes, uint16_t batch, uint16_t capacity, uint16_t holdout)
-{
+size_t kf_train_bytes(uint16_t classes, uint16_t batch, uint16_t capacity, uint16_t holdout) {
     if (classes == 0 || classes > KF_MAX_CLASSES || batch == 0 || batch > KF_MAX_BATCH || capacity == 0 || holdout == 1) {
         return 0;
     }
@@ -35,13 +33,11 @@ size_t kf_train_bytes(uint16_t classes, uint16_t batch, uint16_t capacity, uint1
     return (bytes + 3u) & ~(size_t)3u;
 }
 
-static uint32_t order_get(const kf_train_t *t, uint32_t k)
-{
+static uint32_t order_get(const kf_train_t *t, uint32_t k) {
     return slot_bytes(t->ring->capacity) == 1 ? t->order[k] : get_u16(t->order + 2u * k);
 }
 
-static void order_set(kf_train_t *t, uint32_t k, uint32_t slot)
-{
+static void order_set(kf_train_t *t, uint32_t k, uint32_t slot) {
     if (slot_bytes(t->ring->capacity) == 1) {
         t->order[k] = (uint8_t)slot;
     } else {
@@ -50,22 +46,19 @@ static void order_set(kf_train_t *t, uint32_t k, uint32_t slot)
 }
 
 /* Features of sample i of the batch under way. */
-static const int8_t *sample(const kf_train_t *t, uint32_t i)
-{
+static const int8_t *sample(const kf_train_t *t, uint32_t i) {
     return t->ring->features + order_get(t, (uint32_t)t->done + i) * t->ring->width;
 }
 
 /* ---- beginning ------------------------------------------------------------------------------------------------- */
 
-static int rate_is_valid(kf_rate_t rate)
-{
+static int rate_is_valid(kf_rate_t rate) {
     return rate.mantissa == 0
            || (rate.mantissa >= 1u << 14 && rate.mantissa < 1u << 15 && rate.shift >= 1 && rate.shift <= KF_RATE_SHIFT_MAX);
 }
 
 kf_status_t kf_train_begin(kf_train_t *t, const kf_train_config_t *cfg, kf_ring_t *ring, kf_params_t *params,
-                           const kf_head_view_t *base, void *mem, size_t mem_bytes)
-{
+                           const kf_head_view_t *base, void *mem, size_t mem_bytes) {
     if (t == NULL) {
         return KF_ERR_ARG;
     }
@@ -113,8 +106,7 @@ kf_status_t kf_train_begin(kf_train_t *t, const kf_train_config_t *cfg, kf_ring_
 
 /* The rate for the mean over n samples: rate / n, normalised again. m 2^k >= n 2^14 with the smallest k makes the quotient
  * at least 2^14 and below 2^15 before rounding; a rounding to 2^15 is 2^14 at one shift less. k <= 8, so m 2^k < 2^23. */
-static kf_rate_t divide_rate(kf_rate_t rate, uint32_t n)
-{
+static kf_rate_t divide_rate(kf_rate_t rate, uint32_t n) {
     if (rate.mantissa == 0) {
         return rate;
     }
@@ -130,8 +122,7 @@ static kf_rate_t divide_rate(kf_rate_t rate, uint32_t n)
     return (kf_rate_t){(uint16_t)m, (uint8_t)(rate.shift + k)};
 }
 
-static void begin_batch(kf_train_t *t)
-{
+static void begin_batch(kf_train_t *t) {
     const uint32_t left = (uint32_t)t->samples - t->done;
     t->size = left < t->cfg.batch ? (uint16_t)left : t->cfg.batch;
     t->step_w = divide_rate(t->cfg.lr_w, t->size);
@@ -143,8 +134,7 @@ static void begin_batch(kf_train_t *t)
 }
 
 /* Fisher and Yates's shuffle (Durstenfeld's form), from the order of the epoch before. */
-static uint32_t shuffle_some(kf_train_t *t)
-{
+static uint32_t shuffle_some(kf_train_t *t) {
     for (int swaps = 0; swaps < SWAPS_PER_UNIT && t->i > 0; swaps++, t->i--) {
         const uint32_t j = prng_below(&t->random, t->i + 1u);
         const uint32_t slot = order_get(t, t->i);
@@ -157,8 +147,7 @@ static uint32_t shuffle_some(kf_train_t *t)
     return 4 * SWAPS_PER_UNIT;
 }
 
-static uint32_t forward_class(kf_train_t *t)
-{
+static uint32_t forward_class(kf_train_t *t) {
     const kf_params_t *p = t->params;
     const int32_t *row = p->weights + (uint32_t)t->c * p->features;
     const int32_t z = kf_logit(row, p->bias[t->c], t->shift, sample(t, t->i), p->features, t->cfg.x_zp);
@@ -172,8 +161,7 @@ static uint32_t forward_class(kf_train_t *t)
     return p->features;
 }
 
-static uint32_t softmax_sample(kf_train_t *t)
-{
+static uint32_t softmax_sample(kf_train_t *t) {
     const uint32_t classes = t->params->classes;
     const uint32_t slot = order_get(t, (uint32_t)t->done + t->i);
     t->loss += kf_softmax_errors(t->logits, classes, kf_ring_label(t->ring, slot), t->errors + (size_t)t->i * classes);
@@ -188,8 +176,7 @@ static uint32_t softmax_sample(kf_train_t *t)
 }
 
 /* Sum of a class's errors over the batch: its bias's gradient. |sum| <= 2^15 * 256. */
-static int32_t sum_errors(const kf_train_t *t)
-{
+static int32_t sum_errors(const kf_train_t *t) {
     const int16_t *error = t->errors + t->c;
     int32_t sum = 0;
     for (uint32_t i = 0; i < t->size; i++, error += t->params->classes) {
@@ -199,8 +186,7 @@ static int32_t sum_errors(const kf_train_t *t)
 }
 
 /* G[j] += e * q[j]. A function of its own, four at a time: what a core with eight registers does best. */
-KF_NOINLINE static void accumulate(int32_t *G, const int8_t *q, uint32_t n, int32_t e)
-{
+KF_NOINLINE static void accumulate(int32_t *G, const int8_t *q, uint32_t n, int32_t e) {
     for (; n >= 4; n -= 4, G += 4, q += 4) {
         G[0] += e * q[0];
         G[1] += e * q[1];
@@ -215,8 +201,7 @@ KF_NOINLINE static void accumulate(int32_t *G, const int8_t *q, uint32_t n, int3
 /* G[j] = sum_i error[i][c] * x_i[f + j], j < n. The zero point comes out of the loop: sum e (q - zp) = sum e q - zp sum e.
  * |sum e q| <= 2^15 * 128 * 256 = 2^30, |zp sum e| likewise, and |G| <= 2^15 * 255 * 256 < 2^31. An error of 0, frequent late in
  * a training, costs nothing. */
-static void gradient(const kf_train_t *t, uint32_t n, int32_t G[WEIGHTS_PER_UNIT])
-{
+static void gradient(const kf_train_t *t, uint32_t n, int32_t G[WEIGHTS_PER_UNIT]) {
     const int16_t *error = t->errors + t->c;
     const int32_t start = -t->cfg.x_zp * t->error_sum;
     for (uint32_t j = 0; j < n; j++) {
@@ -230,8 +215,7 @@ static void gradient(const kf_train_t *t, uint32_t n, int32_t G[WEIGHTS_PER_UNIT
 }
 
 /* One step of a weight: first the gradient, then, from the value before it, the proximal term. |W - base| < 2^24. */
-static void move_weight(kf_train_t *t, int32_t *w, int32_t G)
-{
+static void move_weight(kf_train_t *t, int32_t *w, int32_t G) {
     const int32_t before = *w;
     if (t->step_w.mantissa != 0) {
         *w = clamp32(before - scale32(G, t->step_w), KF_WEIGHT_MAX); /* 2^23 + 2^30 fits */
@@ -245,8 +229,7 @@ static void move_weight(kf_train_t *t, int32_t *w, int32_t G)
     }
 }
 
-static void move_bias(kf_train_t *t)
-{
+static void move_bias(kf_train_t *t) {
     int32_t *b = t->params->bias + t->c;
     const int32_t before = *b;
     if (t->step_b.mantissa != 0) {
@@ -257,8 +240,7 @@ static void move_bias(kf_train_t *t)
     }
 }
 
-static void finish_batch(kf_train_t *t)
-{
+static void finish_batch(kf_train_t *t) {
     t->done = (uint16_t)(t->done + t->size);
     if (t->done < t->samples) {
         begin_batch(t);
@@ -279,8 +261,7 @@ static void finish_batch(kf_train_t *t)
     }
 }
 
-static uint32_t update_some(kf_train_t *t)
-{
+static uint32_t update_some(kf_train_t *t) {
     const uint32_t features = t->params->features;
     int32_t *row = t->params->weights + (size_t)t->c * features;
     if (t->f == 0) {
@@ -305,8 +286,7 @@ static uint32_t update_some(kf_train_t *t)
 
 /* ---- the calls ------------------------------------------------------------------------------------------------- */
 
-kf_status_t kf_train_step(kf_train_t *t, uint32_t max_macs)
-{
+kf_status_t kf_train_step(kf_train_t *t, uint32_t max_macs) {
     if (t == NULL || t->phase == IDLE) {
         return KF_ERR_STATE;
     }
@@ -333,16 +313,14 @@ kf_status_t kf_train_step(kf_train_t *t, uint32_t max_macs)
     return KF_OK;
 }
 
-void kf_train_cancel(kf_train_t *t)
-{
+void kf_train_cancel(kf_train_t *t) {
     if (t->phase != IDLE && t->phase != DONE) {
         t->ring->locks--;
     }
     t->phase = IDLE;
 }
 
-kf_train_progress_t kf_train_progress(const kf_train_t *t)
-{
+kf_train_progress_t kf_train_progress(const kf_train_t *t) {
     kf_train_progress_t p = {0, 0, 0};
     if (t->phase != IDLE) {
         p.done = (uint32_t)t->epoch * t->samples + t->done;

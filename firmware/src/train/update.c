@@ -14,13 +14,11 @@ static const uint32_t STEP_B_MAX = UINT32_C(1) << 30;
 
 /* ---- the residual ---------------------------------------------------------------------------------------------- */
 
-size_t kf_residual_bytes(uint16_t classes, uint16_t features)
-{
+size_t kf_residual_bytes(uint16_t classes, uint16_t features) {
     return counts_are_valid(classes, features) ? 4u * (size_t)classes + 2u * (size_t)weight_count(classes, features) : 0;
 }
 
-kf_status_t kf_residual_init(kf_residual_t *residual, uint16_t classes, uint16_t features, void *mem, size_t mem_bytes)
-{
+kf_status_t kf_residual_init(kf_residual_t *residual, uint16_t classes, uint16_t features, void *mem, size_t mem_bytes) {
     if (residual == NULL) {
         return KF_ERR_ARG;
     }
@@ -39,8 +37,7 @@ kf_status_t kf_residual_init(kf_residual_t *residual, uint16_t classes, uint16_t
     return KF_OK;
 }
 
-void kf_residual_clear(kf_residual_t *residual)
-{
+void kf_residual_clear(kf_residual_t *residual) {
     memset(residual->bias, 0, kf_residual_bytes(residual->classes, residual->features));
 }
 
@@ -48,16 +45,14 @@ void kf_residual_clear(kf_residual_t *residual)
 
 /* |v| <= 2 * KF_WEIGHT_MAX + 2^15 < 2^24 + 2^15. */
 static int32_t weight_change(const kf_params_t *params, const kf_head_view_t *base, const kf_residual_t *residual, uint32_t c,
-                             uint32_t f)
-{
+                             uint32_t f) {
     const size_t i = (size_t)c * params->features + f;
     const int32_t v = params->weights[i] - kf_head_weight(base, c, f);
     return residual == NULL ? v : v + residual->weights[i];
 }
 
 /* Clamped to +-2^30, a change of 1024 nats. */
-static int32_t bias_change(const kf_params_t *params, const kf_head_view_t *base, const kf_residual_t *residual, uint32_t c)
-{
+static int32_t bias_change(const kf_params_t *params, const kf_head_view_t *base, const kf_residual_t *residual, uint32_t c) {
     const int64_t v = (int64_t)params->bias[c] - kf_head_bias(base, c);
     return clamp64(residual == NULL ? v : v + residual->bias[c], KF_BIAS_MAX);
 }
@@ -67,13 +62,11 @@ typedef struct position {
     uint32_t c, f;
 } position_t;
 
-static position_t position_of(uint32_t i, uint32_t features)
-{
+static position_t position_of(uint32_t i, uint32_t features) {
     return (position_t){i / features, i % features};
 }
 
-static void advance(position_t *at, uint32_t features)
-{
+static void advance(position_t *at, uint32_t features) {
     if (++at->f == features) {
         at->f = 0;
         at->c++;
@@ -82,13 +75,11 @@ static void advance(position_t *at, uint32_t features)
 
 /* ---- encoding -------------------------------------------------------------------------------------------------- */
 
-static size_t bias_bytes(uint8_t codec, uint16_t classes)
-{
+static size_t bias_bytes(uint8_t codec, uint16_t classes) {
     return codec == KF_CODEC_INT32 ? 4u * (size_t)classes : classes;
 }
 
-size_t kf_update_bytes(kf_codec_t codec, uint16_t classes, uint16_t features)
-{
+size_t kf_update_bytes(kf_codec_t codec, uint16_t classes, uint16_t features) {
     if (!counts_are_valid(classes, features) || (unsigned)codec > (unsigned)KF_CODEC_TERNARY) {
         return 0;
     }
@@ -97,8 +88,7 @@ size_t kf_update_bytes(kf_codec_t codec, uint16_t classes, uint16_t features)
 }
 
 kf_status_t kf_update_begin(kf_update_t *u, kf_codec_t codec, const kf_params_t *params, const kf_head_view_t *base,
-                            const kf_residual_t *residual, uint8_t *blob, size_t blob_bytes)
-{
+                            const kf_residual_t *residual, uint8_t *blob, size_t blob_bytes) {
     if (u == NULL) {
         return KF_ERR_ARG;
     }
@@ -128,8 +118,7 @@ kf_status_t kf_update_begin(kf_update_t *u, kf_codec_t codec, const kf_params_t 
 }
 
 /* Look at up to `budget` weights: the largest |v| and, while `threshold` says which, the sum and count above it. */
-static uint32_t scan(kf_update_t *u, uint32_t budget, uint32_t n)
-{
+static uint32_t scan(kf_update_t *u, uint32_t budget, uint32_t n) {
     const uint32_t features = u->params->features;
     const uint32_t end = n - u->index < budget ? n : u->index + budget;
     position_t at = position_of(u->index, features);
@@ -150,8 +139,7 @@ static uint32_t scan(kf_update_t *u, uint32_t budget, uint32_t n)
 }
 
 /* The ternary rule (Ternary Weight Networks, Li & Liu 2016): threshold 0.7 mean |v|, step the mean of what lies above. */
-static void finish_scan(kf_update_t *u, uint32_t n)
-{
+static void finish_scan(kf_update_t *u, uint32_t n) {
     if (u->codec == KF_CODEC_TERNARY && u->phase == SCAN) {
         u->threshold = (uint32_t)(7u * u->sum / (10u * (uint64_t)n));
         u->phase = SCAN_ABOVE;
@@ -170,8 +158,7 @@ static void finish_scan(kf_update_t *u, uint32_t n)
     u->index = 0;
 }
 
-static int32_t quantise(const kf_update_t *u, int32_t v)
-{
+static int32_t quantise(const kf_update_t *u, int32_t v) {
     switch (u->codec) {
     case KF_CODEC_INT32:
         return v;
@@ -183,8 +170,7 @@ static int32_t quantise(const kf_update_t *u, int32_t v)
 }
 
 /* Make whole bytes of up to `budget` weights, at least one byte. */
-static uint32_t pack(kf_update_t *u, uint32_t budget, uint32_t n)
-{
+static uint32_t pack(kf_update_t *u, uint32_t budget, uint32_t n) {
     const uint32_t features = u->params->features, first = u->index;
     uint8_t *weights = u->blob + KF_BLOB_HEADER_BYTES;
     position_t at = position_of(first, features);
@@ -220,8 +206,7 @@ static uint32_t pack(kf_update_t *u, uint32_t budget, uint32_t n)
     return u->index - first;
 }
 
-static void finish_pack(kf_update_t *u)
-{
+static void finish_pack(kf_update_t *u) {
     const uint16_t classes = u->params->classes, features = u->params->features;
     uint32_t largest = 0;
     for (uint32_t c = 0; c < classes; c++) {
@@ -253,8 +238,7 @@ static void finish_pack(kf_update_t *u)
     u->phase = DONE;
 }
 
-kf_status_t kf_update_step(kf_update_t *u, uint32_t max_weights)
-{
+kf_status_t kf_update_step(kf_update_t *u, uint32_t max_weights) {
     if (u == NULL || u->phase == IDLE) {
         return KF_ERR_STATE;
     }
@@ -278,8 +262,7 @@ kf_status_t kf_update_step(kf_update_t *u, uint32_t max_weights)
 }
 
 kf_status_t kf_update_encode(kf_codec_t codec, const kf_params_t *params, const kf_head_view_t *base,
-                             const kf_residual_t *residual, uint8_t *blob, size_t blob_bytes)
-{
+                             const kf_residual_t *residual, uint8_t *blob, size_t blob_bytes) {
     kf_update_t u;
     const kf_status_t status = kf_update_begin(&u, codec, params, base, residual, blob, blob_bytes);
     return status == KF_OK ? kf_update_step(&u, UINT32_MAX) : status;
@@ -287,8 +270,7 @@ kf_status_t kf_update_encode(kf_codec_t codec, const kf_params_t *params, const 
 
 /* ---- acceptance ------------------------------------------------------------------------------------------------ */
 
-static int is_update(const uint8_t *blob, size_t blob_bytes, uint16_t classes, uint16_t features)
-{
+static int is_update(const uint8_t *blob, size_t blob_bytes, uint16_t classes, uint16_t features) {
     if (blob_bytes < KF_BLOB_HEADER_BYTES || blob[0] != KF_BLOB_VERSION || blob[1] != KIND_UPDATE
         || blob[2] > KF_CODEC_TERNARY || blob[3] != 0 || get_u16(blob + 4) != classes || get_u16(blob + 6) != features
         || blob_bytes != kf_update_bytes((kf_codec_t)blob[2], classes, features)) {
@@ -300,8 +282,7 @@ static int is_update(const uint8_t *blob, size_t blob_bytes, uint16_t classes, u
 }
 
 kf_status_t kf_update_accept(const kf_params_t *params, const kf_head_view_t *base, kf_residual_t *residual,
-                             const uint8_t *blob, size_t blob_bytes)
-{
+                             const uint8_t *blob, size_t blob_bytes) {
     if (params == NULL || params->weights == NULL || base == NULL || base->weights == NULL || residual == NULL
         || residual->weights == NULL || blob == NULL) {
         return KF_ERR_ARG;

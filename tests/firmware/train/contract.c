@@ -31,8 +31,7 @@ typedef struct device {
     kf_train_t t;
 } device_t;
 
-static void make(device_t *d, unsigned samples)
-{
+static void make(device_t *d, unsigned samples) {
     memset(d, 0, sizeof *d);
     CHECK(kf_ring_init(&d->ring, F, C, SLOTS, HOLDOUT, d->ring_mem, sizeof d->ring_mem) == KF_OK);
     for (unsigned i = 0; i < samples; i++) {
@@ -45,13 +44,11 @@ static void make(device_t *d, unsigned samples)
     CHECK(kf_head_parse(&d->head, d->head_blob, kf_head_bytes(KF_CODEC_INT8, C, F)) == KF_OK);
 }
 
-static kf_status_t begin(device_t *d, const kf_train_config_t *cfg)
-{
+static kf_status_t begin(device_t *d, const kf_train_config_t *cfg) {
     return kf_train_begin(&d->t, cfg, &d->ring, &d->params, &d->head, d->train_mem, sizeof d->train_mem);
 }
 
-static void the_ring(void)
-{
+static void the_ring(void) {
     device_t d;
     make(&d, 0);
     const size_t need = kf_ring_bytes(F, C, SLOTS);
@@ -103,8 +100,7 @@ static void the_ring(void)
     }
 }
 
-static void wide_labels(void)
-{
+static void wide_labels(void) {
     static uint8_t mem[8 * (2 + 2)];
     kf_ring_t ring;
     const int8_t q[2] = {-1, 1};
@@ -119,8 +115,7 @@ static void wide_labels(void)
     CHECK(kf_ring_held_out_count(&ring) == 0 && kf_ring_train_count(&ring) == 8);
 }
 
-static void placing_memory(void)
-{
+static void placing_memory(void) {
     uint32_t mem[64];
     kf_params_t params;
     kf_residual_t residual;
@@ -139,8 +134,7 @@ static void placing_memory(void)
     CHECK(kf_residual_init(NULL, C, F, mem, sizeof mem) == KF_ERR_ARG);
 }
 
-static void training_refuses(void)
-{
+static void training_refuses(void) {
     static const struct {
         const char *what;
         kf_train_config_t cfg;
@@ -191,8 +185,7 @@ static void training_refuses(void)
     CHECK(kf_train_step(NULL, 1) == KF_ERR_STATE);
 }
 
-static void training_in_order(void)
-{
+static void training_in_order(void) {
     device_t d;
     make(&d, SLOTS);
     const int8_t q[F] = {0};
@@ -231,8 +224,7 @@ static void training_in_order(void)
     CHECK(d.ring.locks == 0);
 }
 
-static void evaluation(void)
-{
+static void evaluation(void) {
     device_t d;
     kf_eval_t e;
     make(&d, SLOTS);
@@ -270,8 +262,7 @@ static void evaluation(void)
     CHECK(kf_eval_step(&e, 1) == KF_OK && e.total == 0 && d.ring.locks == 0);
 }
 
-static void heads(void)
-{
+static void heads(void) {
     device_t d;
     make(&d, 0);
     kf_head_view_t view;
@@ -309,8 +300,7 @@ static void heads(void)
     CHECK(kf_head_expand(&view, expanded, sizeof expanded) == KF_ERR_UNSUPPORTED);
 }
 
-static void updates(void)
-{
+static void updates(void) {
     device_t d;
     make(&d, 0);
     kf_update_t u;
@@ -358,8 +348,7 @@ static void updates(void)
     CHECK(d.residual.weights[0] == 0 && d.residual.weights[C * F - 1] == 0 && d.residual.bias[0] == 0);
 }
 
-int main(void)
-{
+int main(void) {
     the_ring();
     wide_labels();
     placing_memory();

@@ -22,8 +22,7 @@ static size_t in_left;
 static uint8_t *out;
 static size_t out_bytes, out_room;
 
-static void *block(size_t bytes)
-{
+static void *block(size_t bytes) {
     void *p = malloc(bytes ? bytes : 1);
     if (p == NULL) {
         abort();
@@ -32,8 +31,7 @@ static void *block(size_t bytes)
     return p;
 }
 
-static const uint8_t *take(size_t bytes)
-{
+static const uint8_t *take(size_t bytes) {
     if (bytes > in_left) {
         fprintf(stderr, "runner: the request is too short\n");
         exit(2);
@@ -44,8 +42,7 @@ static const uint8_t *take(size_t bytes)
     return p;
 }
 
-static uint32_t take_number(unsigned bytes)
-{
+static uint32_t take_number(unsigned bytes) {
     const uint8_t *p = take(bytes);
     uint32_t v = 0;
     for (unsigned i = 0; i < bytes; i++) {
@@ -54,15 +51,13 @@ static uint32_t take_number(unsigned bytes)
     return v;
 }
 
-static uint8_t *take_block(size_t bytes)
-{
+static uint8_t *take_block(size_t bytes) {
     uint8_t *p = block(bytes);
     memcpy(p, take(bytes), bytes);
     return p;
 }
 
-static void give(const void *p, size_t bytes)
-{
+static void give(const void *p, size_t bytes) {
     if (out_bytes + bytes > out_room) {
         out_room = 2 * (out_bytes + bytes);
         out = realloc(out, out_room);
@@ -74,15 +69,13 @@ static void give(const void *p, size_t bytes)
     out_bytes += bytes;
 }
 
-static void give_number(int64_t v)
-{
+static void give_number(int64_t v) {
     give(&v, sizeof v);
 }
 
 /* ---- the answers ----------------------------------------------------------------------------------------------- */
 
-static kf_rate_t take_rate(void)
-{
+static kf_rate_t take_rate(void) {
     kf_rate_t rate;
     rate.mantissa = (uint16_t)take_number(2);
     rate.shift = (uint8_t)take_number(1);
@@ -91,8 +84,7 @@ static kf_rate_t take_rate(void)
 
 /* A round on a device: samples into a ring, a head, training in slices, evaluation, an update, its acceptance.
  * Ends at the first status that is not KF_OK and says where (stage) and which. */
-static void answer_round(void)
-{
+static void answer_round(void) {
     kf_train_config_t cfg;
     cfg.seed = take_number(4);
     cfg.batch = (uint16_t)take_number(2);
@@ -224,8 +216,7 @@ static void answer_round(void)
     free(personal);
 }
 
-static void answer_softmax(void)
-{
+static void answer_softmax(void) {
     const uint32_t classes = take_number(2), label = take_number(2);
     int32_t *z = (int32_t *)take_block(4 * (size_t)classes);
     int16_t *errors = block(2 * (size_t)classes);
@@ -235,8 +226,7 @@ static void answer_softmax(void)
     free(errors);
 }
 
-static void answer_scale(void)
-{
+static void answer_scale(void) {
     const kf_rate_t rate = take_rate();
     const uint32_t n = take_number(4);
     for (uint32_t i = 0; i < n; i++) {
@@ -246,8 +236,7 @@ static void answer_scale(void)
     }
 }
 
-static void answer_head(void)
-{
+static void answer_head(void) {
     const size_t bytes = take_number(4);
     uint8_t *blob = take_block(bytes);
     kf_head_view_t head;
@@ -278,8 +267,7 @@ static void answer_head(void)
 }
 
 /* Whatever the blob says, an acceptance reads inside it and writes inside the residual. */
-static void answer_accept(void)
-{
+static void answer_accept(void) {
     const uint16_t classes = (uint16_t)take_number(2), features = (uint16_t)take_number(2);
     const size_t head_bytes = take_number(4);
     uint8_t *head_blob = take_block(head_bytes);
@@ -305,8 +293,7 @@ static void answer_accept(void)
     free(residual_mem);
 }
 
-static void answer_sizes(void)
-{
+static void answer_sizes(void) {
     const uint16_t classes = (uint16_t)take_number(2), features = (uint16_t)take_number(2);
     const uint16_t batch = (uint16_t)take_number(2), capacity = (uint16_t)take_number(2);
     const uint16_t holdout = (uint16_t)take_number(2);
@@ -320,8 +307,7 @@ static void answer_sizes(void)
     }
 }
 
-static void answer_random(void)
-{
+static void answer_random(void) {
     uint32_t state = prng_seed(take_number(4));
     const uint32_t n = take_number(4);
     give_number(state);
@@ -330,8 +316,7 @@ static void answer_random(void)
     }
 }
 
-int main(void)
-{
+int main(void) {
     uint8_t length[4];
     while (fread(length, 1, sizeof length, stdin) == sizeof length) {
         const size_t bytes = length[0] | (size_t)length[1] << 8 | (size_t)length[2] << 16 | (size_t)length[3] << 24;

@@ -19,34 +19,29 @@ extern uint32_t stack_top;
 __attribute__((section(".vectors"), used)) static const void *const VECTORS[16] = {&stack_top, (void *)reset, (void *)fault,
                                                                                    (void *)fault};
 
-static uint32_t semihost(uint32_t what, const void *with)
-{
+static uint32_t semihost(uint32_t what, const void *with) {
     register uint32_t r0 __asm__("r0") = what;
     register const void *r1 __asm__("r1") = with;
     __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
     return r0;
 }
 
-static void print(const char *text)
-{
+static void print(const char *text) {
     semihost(4, text);
 }
 
-static void leave(void)
-{
+static void leave(void) {
     semihost(0x18, (const void *)0x20026u);
     for (;;) {
     }
 }
 
-void fault(void)
-{
+void fault(void) {
     print("fault\n");
     leave();
 }
 
-static void print_hex(const uint8_t *bytes, size_t count)
-{
+static void print_hex(const uint8_t *bytes, size_t count) {
     static const char DIGITS[] = "0123456789abcdef";
     char text[33];
     for (size_t i = 0; i < count;) {
@@ -61,8 +56,7 @@ static void print_hex(const uint8_t *bytes, size_t count)
     print(" ");
 }
 
-static void print_number(uint32_t v)
-{
+static void print_number(uint32_t v) {
     const uint8_t bytes[4] = {(uint8_t)(v >> 24), (uint8_t)(v >> 16), (uint8_t)(v >> 8), (uint8_t)v};
     print_hex(bytes, 4);
 }
@@ -70,8 +64,7 @@ static void print_number(uint32_t v)
 /* A free-running counter under -icount: see the test for how ticks become instructions. */
 static volatile uint32_t *const TIMER = (volatile uint32_t *)TIMER_BASE;
 
-static void start_clock(void)
-{
+static void start_clock(void) {
 #if TIMER_IS_NRF
     TIMER[0x508 / 4] = 3; /* 32 bits */
     TIMER[0x510 / 4] = 0; /* 16 MHz */
@@ -83,8 +76,7 @@ static void start_clock(void)
 #endif
 }
 
-static uint32_t clock_ticks(void)
-{
+static uint32_t clock_ticks(void) {
 #if TIMER_IS_NRF
     TIMER[0x040 / 4] = 1;
     return TIMER[0x540 / 4];
@@ -98,8 +90,7 @@ static uint32_t clock_ticks(void)
 static uint32_t memory[3000]; /* what a 16 KB board could spare */
 static uint32_t used;
 
-static void *take(size_t bytes)
-{
+static void *take(size_t bytes) {
     void *p = memory + used;
     used += (uint32_t)(bytes + 3) / 4;
     if (used > sizeof memory / 4) {
@@ -109,8 +100,7 @@ static void *take(size_t bytes)
     return p;
 }
 
-static void must(int status)
-{
+static void must(int status) {
     if (status != KF_OK) {
         print("refused ");
         print_number((uint32_t)status);
@@ -119,8 +109,7 @@ static void must(int status)
     }
 }
 
-static void run(const round_t *r)
-{
+static void run(const round_t *r) {
     used = 0;
     kf_ring_t ring;
     kf_params_t params;
@@ -154,8 +143,7 @@ static void run(const round_t *r)
     print("\n");
 }
 
-void reset(void)
-{
+void reset(void) {
     start_clock();
     for (unsigned i = 0; i < sizeof ROUNDS / sizeof ROUNDS[0]; i++) {
         run(&ROUNDS[i]);
