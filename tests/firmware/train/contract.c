@@ -18,7 +18,8 @@ static int failures;
 
 enum { C = 3, F = 4, SLOTS = 10, HOLDOUT = 5, BATCH = 4 };
 
-static const kf_train_config_t CONFIG = {.seed = 1, .batch = BATCH, .epochs = 2, .x_zp = -128, .lr_w = {20000, 25}, .lr_b = {20000, 15}};
+static const kf_train_config_t CONFIG = {
+    .seed = 1, .batch = BATCH, .epochs = 2, .x_zp = -128, .lr_w = {20000, 25}, .lr_b = {20000, 15}};
 
 /* A device with room for everything, aligned. */
 typedef struct device {
