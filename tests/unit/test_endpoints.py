@@ -1,274 +1,28 @@
-"""Endpoint against endpoint in virtual time: whole rounds, over pipes that lose, damage, repeat and cut.
-
-A failure prints the case's parameters; `pytest tests/unit/test_endpoints.py -k NAME` repeats it (all seeds are fixed
-or printed by hypothesis).
-"""
+"""Endpoint against endpoint in virtual time: whole rounds, sessions, orders; over good lines."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.link_world import HEAD, HOLDING, UPDATE, Round, World, finished, order, until
 
 from kilofed.link import events as ev
-from kilofed.link.blobs import blob_hash, head_bytes, update_bytes
-from kilofed.link.device import DeviceEndpoint, Holding
+from kilofed.link.blobs import blob_hash
 from kilofed.link.errors import SessionError, StatusCode
-from kilofed.link.frames import Direction, FrameType, encode_frame, parse_frame
+from kilofed.link.frames import Direction, encode_frame, parse_frame
 from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import (
-    Accept,
-    Chunk,
-    Error,
-    Hello,
     Info,
-    Multiplier,
-    Offer,
     Probe,
     Reason,
     Result,
     State,
-    Train,
-    Verdict,
     decode,
     encode,
 )
 from kilofed.transports.memory import Faults
-
-C, F = 10, 32
-HEAD = random.Random(1).randbytes(head_bytes(1, C, F))
-UPDATE = random.Random(2).randbytes(update_bytes(1, C, F))
-HOLDING = Holding(model=b"m" * 8, classes=C, features=F, capacity=100, train=80, held_out=20)
-
-
-def order(round: int = 1, head: bytes = HEAD, **fields: object) -> Train:
-    made = Train(
-        round, blob_hash(head), 7, 3, 16, Multiplier.nearest(0.05), Multiplier.nearest(3.2), Multiplier()
-    )
-    return replace(made, **fields)  # type: ignore[arg-type]
-
-
-@dataclass
-class World:
-    """A host, a device, the pipe between them, and a clock that jumps from deadline to deadline.
-
-    The device's owner here trains for `train_seconds` and answers with `update(order)`.
-    """
-
-    up: Faults | None = None
-    down: Faults | None = None
-    latency: float = 0.002
-    train_seconds: float = 3.0
-    max_frame: int = 128
-    window: int = 512
-    seed: int = 0
-    heartbeat: float = 2.0
-    holding: Holding = HOLDING
-    update: Callable[[Train], bytes | None] = lambda order: UPDATE if order.wants_update else None
-
-    now: float = 1000.0
-    host_events: list[ev.Event] = field(default_factory=list)
-    device_events: list[ev.DeviceEvent] = field(default_factory=list)
-    heads: list[bytes] = field(default_factory=list)
-    head_verdict: int = 0
-    trained: list[int] = field(default_factory=list)
-    committed: list[int] = field(default_factory=list)
-    chunks: list[tuple[str, Chunk]] = field(default_factory=list)
-    captured: bytearray = field(default_factory=bytearray)
-
-    def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
-        self.pipe: list[tuple[float, int, str, bytes]] = []
-        self.sent = 0
-        self.connected = True
-        self.training: tuple[Train, float, float] | None = None
-        self.bytes = {"up": 0, "down": 0}
-        self.owner: Callable[[ev.Event], None] = lambda event: None
-        self.cut_after: dict[str, int] = {}
-        self.on_cut: Callable[[], None] = lambda: None
-        self.new_host()
-        self.new_device()
-
-    def new_host(self) -> None:
-        self.host = HostEndpoint(rng=self.random.randbytes, heartbeat=self.heartbeat)
-
-    def new_device(self) -> None:
-        """A device that was reset: its memory is gone, head included."""
-        self.training = None
-        self.device = DeviceEndpoint(
-            device_id=b"device 1",
-            board="pi",
-            firmware=0x000100,
-            holding=self.holding,
-            rng=self.random.randbytes,
-            take_head=self._take_head,
-            max_frame=self.max_frame,
-            window=self.window,
-        )
-
-    def _take_head(self, blob: bytes) -> int:
-        if self.head_verdict == 0:
-            self.heads.append(blob)
-        return self.head_verdict
-
-    def flush(self) -> None:
-        """Takes what both ends say, and what happened."""
-        while True:
-            up = self.device.data_to_send()
-            down = self.host.data_to_send()
-            device_events, host_events = self.device.events(), self.host.events()
-            if not (up or down or device_events or host_events):
-                return
-            self._put("up", up)
-            self._put("down", down)
-            for device_event in device_events:
-                self._device_event(device_event)
-            for event in host_events:
-                self.host_events.append(event)
-                self.owner(event)
-
-    def _put(self, way: str, data: bytes) -> None:
-        if not data or not self.connected:
-            return
-        self.bytes[way] += len(data)
-        self.captured += data
-        for piece in data.split(b"\0"):
-            if piece:
-                frame = parse_frame(piece)
-                message = decode(frame.message)
-                if isinstance(message, Chunk):
-                    self.chunks.append((way, message))
-        if way in self.cut_after:
-            left = self.cut_after[way]
-            if len(data) > left:
-                data = data[:left]
-                del self.cut_after[way]
-                if data:
-                    self._arrive(way, data)
-                self.on_cut()
-                return
-            self.cut_after[way] = left - len(data)
-        faults = self.up if way == "up" else self.down
-        data = faults.feed(data) if faults else data
-        if data:
-            self._arrive(way, data)
-
-    def _arrive(self, way: str, data: bytes) -> None:
-        self.sent += 1
-        self.pipe.append((self.now + self.latency, self.sent, way, data))
-
-    def _device_event(self, event: ev.DeviceEvent) -> None:
-        self.device_events.append(event)
-        match event:
-            case ev.TrainAsked(order, head):
-                assert blob_hash(head) == order.head
-                self.training = (order, self.now, self.now + self.train_seconds)
-                self.trained.append(order.round)
-            case ev.CancelAsked():
-                self.training = None
-            case ev.CommitAsked(round, 0):
-                self.committed.append(round)
-
-    def _train(self) -> None:
-        if self.training is None:
-            return
-        order, began, ends = self.training
-        if self.now >= ends:
-            self.training = None
-            self.device.finish(
-                self.update(order), train=80, held_out=20, loss_q12=900, base_correct=9, own_correct=15,
-                elapsed_ms=int((ends - began) * 1000),
-            )  # fmt: skip
-        else:
-            self.device.progress(int(1000 * (self.now - began) / (ends - began)), 5000)
-
-    def step(self) -> None:
-        """To the next moment at which anything is due."""
-        self.flush()
-        times = [t for t in (self.host.next_deadline(), self.device.next_deadline()) if t is not None]
-        times += [self.pipe[0][0]] if self.pipe else []
-        times += [min(self.training[2], self.now + 0.1)] if self.training else []
-        self.now = max(self.now, min(times)) + 1e-6
-        arrived = [item for item in self.pipe if item[0] <= self.now]
-        self.pipe = [item for item in self.pipe if item[0] > self.now]
-        for _, _, way, data in arrived:
-            (self.host if way == "up" else self.device).receive(data, self.now)
-        self._train()
-        self.host.poll(self.now)
-        self.device.poll(self.now)
-        self.flush()
-
-    def run(self, until: Callable[[], bool], *, seconds: float = 600) -> None:
-        """Steps until it is so; fails after so many virtual seconds or too many steps."""
-        end = self.now + seconds
-        spins, mark = 0, self.now
-        while not until():
-            assert self.now < end, f"not after {seconds} s: {self.host_events[-8:]} {self.device_events[-8:]}"
-            self.step()
-            spins = spins + 1 if self.now < mark + 0.01 else 0
-            mark = mark if spins else self.now
-            assert spins < 500, "an endpoint makes its owner spin"
-
-    def disconnect(self) -> None:
-        self.pipe.clear()
-        self.host.disconnected("unplugged")
-        self.device.disconnected()
-        self.flush()
-
-    def seen(self, kind: type) -> list[ev.Event]:
-        return [event for event in self.host_events if isinstance(event, kind)]
-
-    def kinds(self) -> list[type]:
-        return [type(event) for event in self.host_events if not isinstance(event, ev.HelloSeen | ev.Progress | ev.Stray)]
-
-    def open(self) -> None:
-        self.run(lambda: bool(self.seen(ev.Opened)))
-
-
-class Round:
-    """The owner on the host's side: wants one round done, whatever happens to sessions."""
-
-    def __init__(self, world: World, round: int = 1, head: bytes = HEAD, **fields: object) -> None:
-        self.world = world
-        self.order = order(round, head, **fields)
-        self.head = head
-        self.result: ev.ResultReady | None = None
-        self.done = False
-        world.owner = self.event
-        if world.host.info is not None:
-            self.assign()
-
-    def assign(self) -> None:
-        if self.result is None:
-            self.world.host.send_head(self.head)
-            self.world.host.train(self.order)
-        elif not self.done:
-            self.world.host.commit(self.order.round, 0)
-
-    def event(self, event: ev.Event) -> None:
-        match event:
-            case ev.Opened():
-                self.assign()
-            case ev.ResultReady(result, update):
-                assert result.round == self.order.round
-                assert self.result is None or self.result == event
-                self.result = event
-                self.world.host.commit(self.order.round, 0)
-            case ev.Committed(round):
-                assert round == self.order.round
-                self.done = True
-
-
-def finished(world: World, round: int = 1) -> Round:
-    """Runs a whole round."""
-    job = Round(world, round)
-    world.run(lambda: job.done)
-    return job
-
 
 # ---- the good case -----------------------------------------------------------------------------------
 
@@ -293,169 +47,13 @@ def test_the_bytes_of_a_round_stay_within_the_budget():
     heads = [HEAD, random.Random(3).randbytes(len(HEAD))]
     for round in range(2, 12):
         job = Round(world, round, heads[round % 2])
-        world.run(lambda: job.done)
+        world.run(lambda: job.done)  # noqa: B023
     down = (world.bytes["down"] - before["down"]) / 10
     up = (world.bytes["up"] - before["up"]) / 10
     print(f"{down:.0f} B down, {up:.0f} B up a round")
     assert 376 < down <= 900 and 346 < up <= 800
     assert world.host.counters.bytes_down == world.bytes["down"] == world.device.counters.bytes_down
     assert world.host.counters.bytes_up == world.bytes["up"] == world.device.counters.bytes_up
-
-
-# ---- a line that fails -------------------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    rates=st.tuples(*[st.sampled_from([0.0, 0.0, 0.02, 0.1, 0.25])] * 5),
-    max_frame=st.sampled_from([64, 128, 300, 1024]),
-    window=st.sampled_from([64, 200, 512, 4096]),
-)
-def test_a_lossy_line_delays_a_round_and_changes_nothing_else(seed, rates, max_frame, window):
-    drop, flip, repeat, noise, cut = rates
-    faults = [Faults(seed + way, drop, flip, repeat, noise, cut) for way in (0, 1)]
-    world = World(up=faults[0], down=faults[1], max_frame=max_frame, window=window, seed=seed)
-    jobs = []
-    for round in (1, 2, 3):
-        head = random.Random(seed + round).randbytes(len(HEAD))
-        jobs.append(Round(world, round, head))
-        world.run(lambda: jobs[-1].done, seconds=3000)
-    for job in jobs:
-        assert job.result is not None and job.result.update == UPDATE
-        assert job.head in world.heads
-    # Never a double count: what the host took was committed at most once, and nothing else was.
-    assert len(world.committed) == len(set(world.committed)) and set(world.committed) <= {1, 2, 3}
-
-
-def test_ten_percent_of_each_fault_costs_seconds_not_minutes():
-    rates = (0.1, 0.1, 0.1, 0.1, 0.1)
-    world = World(up=Faults(1, *rates), down=Faults(2, *rates))
-    finished(world)
-    assert world.now - 1000 < 60
-
-
-def _cut_run(way: str, after: int) -> World | None:
-    """A round with the line cut once, `after` bytes into one direction. None when fewer bytes were sent."""
-    world = World(train_seconds=0.5)
-    world.cut_after = {way: after}
-    cuts = []
-
-    def cut() -> None:
-        cuts.append(world.now)
-        world.connected = False
-
-    world.on_cut = cut
-    job = Round(world)
-
-    def done() -> bool:
-        if cuts and not world.connected:
-            world.connected = True
-            world.disconnect()
-        return job.done
-
-    world.run(done)
-    assert job.result is not None and job.result.update == UPDATE
-    assert world.device.state is State.IDLE
-    return world if cuts else None
-
-
-@pytest.mark.parametrize("way", ["up", "down"])
-def test_cut_at_every_byte_a_blob_resumes_where_it_was_accepted(way):
-    lengths = 0
-    for after in range(0, 2000, 1):
-        world = _cut_run(way, after)
-        if world is None:
-            break
-        lengths = after
-        assert world.host.counters.sessions + world.device.counters.sessions >= 2
-        for direction, blob in (("down", HEAD), ("up", UPDATE)):
-            chunks = [chunk for to, chunk in world.chunks if to == direction]
-            sent = sum(len(chunk.data) for chunk in chunks)
-            # Sent again at most what was under way and not accepted: a window of chunks.
-            assert len(blob) <= sent <= len(blob) + 4 * 110
-    assert lengths > 500
-
-
-def _resets(world: World, seed: int) -> Callable[[], None]:
-    """Resets a side, or both, at random moments."""
-    chance = random.Random(seed)
-
-    def maybe() -> None:
-        if chance.random() < 0.02:
-            what = chance.choice(["host", "device", "line"])
-            if what == "host":
-                world.new_host()
-            elif what == "device":
-                world.new_device()
-            else:
-                world.disconnect()
-
-    return maybe
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_resets_of_either_side_in_any_state_never_hang_a_round(seed):
-    world = World(seed=seed, train_seconds=1.0)
-    job = Round(world)
-    reset = _resets(world, seed)
-    for _ in range(1500):
-        world.step()
-        reset()
-        if job.done:
-            break
-    world.run(lambda: job.done)
-    assert job.result is not None and job.result.update == UPDATE
-    assert len(world.committed) <= 1
-
-
-def _until(world: World, what: str) -> Callable[[], bool]:
-    state = {
-        "welcomed": lambda: world.device.in_session,
-        "open": lambda: world.host.info is not None,
-        "head on its way": lambda: any(way == "down" for way, _ in world.chunks),
-        "head there": lambda: world.device.head is not None,
-        "training": lambda: world.device.state is State.TRAINING,
-        "uploading": lambda: world.device.state is State.UPLOADING,
-        "update on its way": lambda: any(way == "up" for way, _ in world.chunks),
-        "result there": lambda: bool(world.seen(ev.ResultReady)),
-    }
-    return state[what]
-
-
-STATES = [
-    "welcomed", "open", "head on its way", "head there", "training", "uploading", "update on its way", "result there",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("side", ["host", "device", "both", "line"])
-def test_a_reset_in_each_state(state, side):
-    world = World()
-    job = Round(world)
-    world.run(_until(world, state))
-    if side in ("host", "both"):
-        world.new_host()
-    if side in ("device", "both"):
-        world.new_device()
-    if side == "line":
-        world.disconnect()
-    began = world.now
-    world.run(lambda: job.done)
-    assert job.result is not None and job.result.update == UPDATE
-    assert world.now - began < 30
-    assert world.committed in ([1], [])  # empty: the commit's device was reset, which costs one residual
-
-
-def test_a_host_that_was_killed_takes_over_within_one_exchange():
-    world = World()
-    world.open()
-    began = world.now
-    world.new_host()
-    world.host_events.clear()
-    world.open()
-    assert world.now - began < 0.1
 
 
 # ---- sessions ----------------------------------------------------------------------------------------
@@ -509,7 +107,9 @@ def test_a_host_that_slept_does_not_blame_the_device():
 
 def test_refused_devices_wait():
     world = World()
-    world.host = HostEndpoint(rng=world.random.randbytes, admit=lambda hello: Reason.UNKNOWN_DEVICE, refuse_for=30)
+    world.host = HostEndpoint(
+        rng=world.random.randbytes, admit=lambda hello: Reason.UNKNOWN_DEVICE, refuse_for=30
+    )
     end = world.now + 60
     world.run(lambda: world.now > end)
     hellos = world.seen(ev.HelloSeen)
@@ -557,7 +157,7 @@ def test_a_replayed_hello_or_probe_ends_nothing():
         world.run(lambda: world.now > end)  # noqa: B023
     sessions = world.host.counters.sessions
     finished(world)
-    # A probe gets a hello with a fresh nonce, which the host answers with a new session; none was lost in silence.
+    # A probe gets a hello with a fresh nonce, which the host answers with a new session: nobody waits silently.
     assert world.host.counters.sessions == sessions
     assert all(e.reason != Reason.SILENT for e in world.seen(ev.Lost))  # type: ignore[attr-defined]
 
@@ -631,12 +231,13 @@ def test_going_back_to_the_head_in_use_and_forward_again():
     world.open()
     world.host.send_head(HEAD)
     world.host.train(order(1))
-    world.run(_until(world, "training"))
+    world.run(until(world, "training"))
     for head in (other, HEAD, other):
         world.host.send_head(head)
         world.run(lambda: world.device.head == blob_hash(head))  # noqa: B023
     world.run(lambda: bool(world.seen(ev.ResultReady)))
     world.host.commit(1)
+    world.run(lambda: bool(world.seen(ev.Committed)))
     finished_round = Round(world, 2, other)
     world.run(lambda: finished_round.done)
     assert not world.seen(ev.DeviceError)
@@ -685,7 +286,7 @@ def test_cancel_stops_a_training_and_drops_a_result():
         world.open()
         world.host.send_head(HEAD)
         world.host.train(order(4))
-        world.run(_until(world, state))
+        world.run(until(world, state))
         world.host.cancel(4)
         world.run(lambda: world.device.state is State.IDLE)  # noqa: B023
         assert ev.CancelAsked(4) in world.device_events
@@ -698,7 +299,7 @@ def test_cancel_of_another_round_changes_nothing():
     world.open()
     world.host.send_head(HEAD)
     world.host.train(order(4))
-    world.run(_until(world, "training"))
+    world.run(until(world, "training"))
     world.host.cancel(3)
     world.run(lambda: bool(world.seen(ev.ResultReady)))
 
@@ -709,7 +310,7 @@ def test_a_newer_order_replaces_a_running_round_and_a_waiting_result():
         world.open()
         world.host.send_head(HEAD)
         world.host.train(order(1))
-        world.run(_until(world, state))
+        world.run(until(world, state))
         world.host_events.clear()
         finished(world, 2)
         assert ev.CancelAsked(1) in world.device_events and world.committed == [2]
@@ -720,7 +321,7 @@ def test_an_order_that_is_repeated_does_not_train_twice():
     world.open()
     world.host.send_head(HEAD)
     world.host.train(order(1))
-    world.run(_until(world, "training"))
+    world.run(until(world, "training"))
     world.new_host()
     world.host_events.clear()
     finished(world, 1)
@@ -767,7 +368,7 @@ def test_a_training_that_fails_is_an_error():
     world.open()
     world.host.send_head(HEAD)
     world.host.train(order())
-    world.run(_until(world, "training"))
+    world.run(until(world, "training"))
     world.training = None
     world.device.fail(StatusCode.STATE, 3)
     world.run(lambda: bool(world.seen(ev.DeviceError)))
@@ -794,7 +395,7 @@ def test_an_update_whose_hash_is_wrong_is_asked_for_three_times():
     world.open()
     world.host.send_head(HEAD)
     world.host.train(order())
-    world.run(_until(world, "uploading"))
+    world.run(until(world, "uploading"))
     assert world.device._update is not None
     world.device._update.data = bytes(len(UPDATE))
     world.run(lambda: bool(world.seen(ev.DeviceError)))
@@ -802,103 +403,3 @@ def test_an_update_whose_hash_is_wrong_is_asked_for_three_times():
     assert sum(way == "up" and chunk.offset == 0 for way, chunk in world.chunks) == 3
     world.host.commit(1, StatusCode.BLOB)
     world.run(lambda: bool(world.seen(ev.Committed)))
-
-
-# ---- hostile peers -----------------------------------------------------------------------------------
-
-
-def _session_frame(world: World, side: str, message: bytes) -> bytes:
-    """A sound frame from `side` with any message: what a peer that holds the session can send."""
-    session = world.device._session if side == "device" else world.host._session
-    assert session is not None
-    return session.seal(message)
-
-
-ANY_MESSAGE = st.one_of(
-    st.binary(min_size=1, max_size=60),
-    st.builds(
-        lambda m: encode(m),
-        st.one_of(
-            st.builds(Accept, st.integers(0, 0xFFFF), st.integers(0, 2**32 - 1), st.sampled_from(Verdict)),
-            st.builds(
-                Chunk, st.integers(0, 0xFFFF), st.integers(0, 2**32 - 1), st.binary(min_size=1, max_size=40)
-            ),
-            st.builds(Offer, st.sampled_from([1, 2]), st.binary(min_size=8, max_size=8), st.integers(1, 1 << 20)),
-            st.builds(Error, st.integers(0, 255), st.integers(0, 2**32 - 1)),
-            st.builds(
-                Result,
-                st.integers(0, 3),
-                st.binary(min_size=8, max_size=8),
-                st.integers(1, 1 << 20),
-                *[st.integers(0, 9)] * 6,
-            ),
-        ),
-    ),
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data(), state=st.sampled_from(STATES[1:]), side=st.sampled_from(["host", "device"]))
-def test_nothing_a_peer_says_does_more_than_end_the_session(data, state, side):
-    world = World()
-    job = Round(world)
-    world.run(_until(world, state))
-    for _ in range(data.draw(st.integers(1, 6))):
-        message = data.draw(ANY_MESSAGE)
-        if (world.host if side == "device" else world.device)._session is None:
-            break
-        if side == "device" and world.device._session is not None:
-            world.host.receive(_session_frame(world, side, message), world.now)
-        elif side == "host" and world.host._session is not None:
-            world.device.receive(_session_frame(world, side, message), world.now)
-    assert len(world.host.data_to_send()) < 10_000 and len(world.device.data_to_send()) < 10_000
-    world.flush()
-    world.disconnect()
-    job = Round(world, 9)
-    world.run(lambda: job.done)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.binary(max_size=300), max_size=10))
-def test_any_bytes_are_stray_and_the_next_round_works(pieces):
-    world = World()
-    world.open()
-    for piece in pieces:
-        world.host.receive(piece, world.now)
-        world.device.receive(piece, world.now)
-    finished(world)
-    assert world.host.counters.bytes_stray <= sum(map(len, pieces)) + 1100
-
-
-def test_errors_about_errors_are_not_answered():
-    world = World()
-    world.open()
-    world.flush()
-    world.pipe.clear()
-    for message in (b"\x82\x0e\x00", b"\x81\x0e"):
-        world.host.receive(_session_frame(world, "device", message), world.now)
-        world.device.receive(_session_frame(world, "host", message), world.now)
-    assert world.device.data_to_send() == b""
-    sent = [decode(parse_frame(p).message) for p in world.host.data_to_send().split(b"\0") if p]
-    assert not any(isinstance(message, Error) for message in sent)
-
-
-def test_unknown_messages_are_answered_with_unsupported_and_ignored():
-    world = World()
-    world.open()
-    world.flush()
-    world.host.receive(_session_frame(world, "device", b"\x82\x18\x40\x00"), world.now)
-    world.device.receive(_session_frame(world, "host", b"\x82\x11\x00"), world.now)
-    for end in (world.host, world.device):
-        pieces = [piece for piece in end.data_to_send().split(b"\0") if piece]
-        assert Error(StatusCode.UNSUPPORTED) in [decode(parse_frame(piece).message) for piece in pieces]
-    finished(world)
-
-
-def test_the_hello_of_a_later_version_is_still_read():
-    world = World()
-    hello = Hello(9, b"device 2", b"nonce  2", "pi", 1, 128, 512)
-    longer = bytes([0x80 | 10]) + encode(hello)[1:] + b"\xf5"
-    world.host.receive(encode_frame(longer, direction=Direction.FROM_DEVICE), world.now)
-    assert [type(e) for e in world.host.events()] == [ev.HelloSeen]
-    assert FrameType.CLEAR == 0
