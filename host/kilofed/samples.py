@@ -89,10 +89,21 @@ def load_samples(path: Path, model: bytes) -> Samples:
 
 
 def deal(pool: Samples, sizes: Sequence[int], *, alpha: float = 0.3, seed: int = 1) -> list[Samples]:
-    """Shards of the pool, one a device, each with a mixture of labels of its own (Dirichlet, kilofed_tools.digits).
+    """Shards of the pool, one a device, each with its own mixture of labels (kilofed_tools.digits).
 
     sizes: samples a device; their sum is at most the pool's. The same arguments give the same shards.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     parts = digits.dirichlet_partition(pool.labels, sizes, alpha=alpha, rng=rng)
     return [pool.take(part) for part in parts]
+
+
+def digits_model_path() -> Path:
+    """The committed digits model, in the checkout this package runs from. DataError outside of one."""
+    path = Path(__file__).resolve().parents[2] / "models" / "digits" / "digits.tflite"
+    if not path.is_file():
+        raise DataError(
+            "the digits model is part of the repository and this installation has none",
+            "run from a clone of the repository, or give --model",
+        )
+    return path

@@ -368,12 +368,19 @@ def create_run(folder: Path, *, config: RunConfig, model: bytes, model_hash: str
         ) from error
     lock = _take_lock(folder)
     try:
-        strangers = sorted(p.name for p in folder.iterdir() if p.name != LOCK)
-        if strangers:
+        # A folder without run.sqlite may be what is left of an attempt that was killed at this very place.
+        leftovers = {LOCK, CHECKPOINTS, BASE, MODEL, *(f"{name}.new" for name in (BASE, MODEL, DATABASE))}
+        leftovers |= {f"{DATABASE}.new{suffix}" for suffix in ("-wal", "-shm", "-journal")}
+        strangers = sorted(p.name for p in folder.iterdir() if p.name not in leftovers)
+        if strangers or ((folder / CHECKPOINTS).is_dir() and any((folder / CHECKPOINTS).iterdir())):
             raise RunFolderError(
-                f"{folder} is not empty ({strangers[0]})", "choose a new folder for the run", path=str(folder)
+                f"{folder} is not empty ({', '.join(strangers[:1]) or CHECKPOINTS})",
+                "choose a new folder for the run",
+                path=str(folder),
             )
-        (folder / CHECKPOINTS).mkdir()
+        for path in folder.glob(f"{DATABASE}.new*"):
+            path.unlink()
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)
         write_atomically(folder / BASE, model)
         write_atomically(folder / MODEL, model)
         # The database is made under another name: a folder with run.sqlite is a whole run, always.

@@ -16,7 +16,7 @@ from tests.memory_fleet import Fault, MemoryDevice, make_devices, model_bytes, s
 from kilofed.errors import FleetMissingError, RoundsFailedError
 from kilofed.fleet import Device, Fleet
 from kilofed.rounds.config import Deadlines, RunConfig
-from kilofed.rounds.engine import Engine
+from kilofed.rounds.engine import Engine, Ledger
 from kilofed.rounds.globalmodel import GlobalModel, round_on_wire
 from kilofed.rounds.records import (
     DeviceChanged,
@@ -69,7 +69,7 @@ class Outcome:
     """What a run left."""
 
     engine: Engine
-    ledger: MemoryLedger
+    ledger: Any
     events: list[RunEvent]
 
     def of(self, kind: type[Any]) -> list[Any]:
@@ -100,7 +100,7 @@ async def federate(
     devices: Sequence[MemoryDevice],
     config: RunConfig = CONFIG,
     *,
-    ledger: MemoryLedger | None = None,
+    ledger: Ledger | None = None,
     expected: int | None = None,
     model: GlobalModel | None = None,
     **options: Any,

@@ -123,8 +123,11 @@ class Engine:
         return WELCOME if self._fleet is None else self._fleet.admit(hello)
 
     def attach(self, line: Line) -> None:
-        """Serves a line until it ends or the engine is closed. The caller opened it and closes it."""
-        task = asyncio.get_running_loop().create_task(self._serve(line), name=f"line {line.name}")
+        """Serves a line in a task, until it ends or the engine is closed.
+
+        The caller opened it and closes it. What the task dies of, `run` raises.
+        """
+        task = asyncio.get_running_loop().create_task(self.serve(line), name=f"line {line.name}")
         self._tasks.add(task)
         task.add_done_callback(self._line_done)
 
@@ -373,7 +376,8 @@ class Engine:
 
     # ---- what the lines say ----------------------------------------------------------------------
 
-    async def _serve(self, line: Line) -> None:
+    async def serve(self, line: Line) -> None:
+        """Takes what a line says, until it ends."""
         member: Member | None = None
         stray = 0
         try:

@@ -1,0 +1,59 @@
+"""`kilofed flash`: kilofed.boards.build, kilofed.boards.flash and kilofed.fleet.Fleet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kilofed.cli.common import common_options, fleet_option, json_option, model_option, print_json
+
+
+@click.command("flash")
+@click.option("--board", "board_name", required=True, help="What it is, a name of `kilofed boards`.")
+@click.option(
+    "--target",
+    required=True,
+    help="Where it is: HOST:PORT of its GDB server, as `kilofed emulate` prints it.",
+)
+@click.option("--name", required=True, help="What to call the device, up to 12 letters, digits and dashes.")
+@click.option("--replace", is_flag=True, help="Give the name to this board if another device has it.")
+@model_option()
+@fleet_option
+@json_option
+@common_options
+def command(
+    board_name: str, target: str, name: str, replace: bool, model: Path | None, fleet_path: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Load firmware, model and identity into a board and register it.
+
+    Builds the image if that was not done, writes and verifies it, and gives the board a fresh identity and
+    key in its settings page. The device is registered once the board holds it. Without --model it is the
+    digits model.
+
+    \b
+    Example:
+      kilofed flash --board microbit --target 127.0.0.1:43211 --name kitchen
+    """
+    from kilofed.boards import Identity, build, flash, load
+    from kilofed.errors import FleetError
+    from kilofed.fleet import Fleet, default_path, new_identity
+    from kilofed.samples import digits_model_path
+
+    board = load(board_name)
+    device = new_identity(name, board.name)
+    with Fleet(fleet_path or default_path()) as fleet:
+        if not replace and any(known.name == name for known in fleet.all()):
+            raise FleetError(
+                f"a device named {name} is registered already",
+                "choose another --name, or give --replace",
+                device=name,
+            )
+        image = build(board, model or digits_model_path(), progress=lambda text: click.echo(text, err=True))
+        written = flash(board, image, Identity(device.id, device.key, device.name), target)
+        fleet.add(device, replace=replace)
+    if as_json:
+        print_json({"id": device.hex, "name": device.name, "board": board.name, "bytes": written})
+    else:
+        click.echo(f"{device.name} ({device.hex}): {written} bytes written to the {board.name} and verified")

@@ -1,0 +1,191 @@
+"""`kilofed run`: kilofed.experiment.run_experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kilofed.cli.common import (
+    FILE,
+    NEW_FOLDER,
+    common_options,
+    fleet_option,
+    json_option,
+    model_option,
+    print_json,
+    read_file,
+    shown,
+    training_options,
+)
+
+if TYPE_CHECKING:
+    from kilofed.laboratory import Place
+    from kilofed.rounds.config import RunConfig
+    from kilofed.samples import Samples
+
+
+class Address(click.ParamType):  # type: ignore[type-arg]
+    """HOST:PORT."""
+
+    name = "host:port"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not port.isdigit() or int(port) > 65_535:
+            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        return host or "127.0.0.1", int(port)
+
+
+@click.command("run")
+@model_option()
+@click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="URL",
+    help="A serial port, or any URL pyserial knows; once for each device.",
+)
+@click.option(
+    "--listen", type=Address(), default=None, metavar="HOST:PORT", help="Take devices over TCP here."
+)
+@click.option(
+    "--expect",
+    type=click.IntRange(0, 10_000),
+    default=None,
+    help="Devices to wait for before the first round.  [default: one a port]",
+)
+@click.option("--emulate", type=click.IntRange(0, 64), default=0, help="Start so many emulated boards.")
+@click.option("--board", default="mps2-an386", show_default=True, help="Which board to emulate.")
+@click.option(
+    "--native",
+    type=click.IntRange(0, 500),
+    default=0,
+    help="Start so many native processes of the device core.",
+)
+@click.option(
+    "--data",
+    type=FILE,
+    default=None,
+    help="What started devices learn from, an .npz of inputs and labels.  [default: digits]",
+)
+@click.option(
+    "--test",
+    type=FILE,
+    default=None,
+    help="An .npz to measure the global head on.  [default: held-out digits, or a fifth of --data]",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 65_535),
+    default=None,
+    help="Samples a started device gets.  [default: as many as there are, up to 200]",
+)
+@click.option(
+    "--alpha",
+    type=float,
+    default=0.3,
+    show_default=True,
+    help="How differently labels are mixed (Dirichlet); large: alike.",
+)
+@click.option("--anybody", is_flag=True, help="Let devices in that are not registered.")
+@click.option(
+    "--out", type=NEW_FOLDER, default=Path("build/run"), show_default=True, help="The run's folder."
+)
+@training_options
+@fleet_option
+@json_option
+@common_options
+def command(
+    model: Path | None, ports: tuple[str, ...], listen: tuple[str, int] | None, expect: int | None,
+    emulate: int, board: str, native: int, data: Path | None, test: Path | None, samples: int | None,
+    alpha: float, anybody: bool, out: Path, fleet_path: Path | None, as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Run a federation over the devices given.
+
+    Devices are registered by `kilofed flash`; those that are started here, by --emulate or --native, belong
+    to the run. A run that was stopped goes on from its last round when --out names its folder.
+
+    \b
+    Example:
+      kilofed run --model digits.tflite --port /dev/ttyACM0 --port /dev/ttyACM1 --rounds 10
+      kilofed run --emulate 4 --board mps2-an386 --out build/four
+    """
+    from kilofed.display import make_display, show_summary
+    from kilofed.experiment import run_experiment
+    from kilofed.fleet import default_path
+    from kilofed.report import report
+    from kilofed.samples import digits_model_path, load_samples
+
+    if not ports and listen is None and not emulate and not native:
+        raise click.UsageError("no devices: give --port, --listen, --emulate or --native")
+    if listen is not None and expect is None:
+        raise click.UsageError("--listen needs --expect: how many devices to wait for in all")
+    model_path = model or digits_model_path()
+    content = read_file(model_path)
+    config = _config(content, settings)
+    boards = [board] * emulate + ["posix"] * native
+    places, test_set = _laboratory(content, boards, data, samples, alpha, config.seed)
+    if test is not None:
+        test_set = load_samples(test, content)
+    with make_display(json_lines=as_json) as display:
+        finished = run_experiment(
+            out,
+            places,
+            model=model_path,
+            config=config,
+            test=test_set,
+            ports=ports,
+            listen=listen,
+            expected=expect,
+            fleet=fleet_path or (None if places else default_path()),
+            anybody=anybody,
+            observers=[display],
+            say=display.step,
+        )
+    if not finished:
+        click.echo(
+            f"stopped. The same command goes on from the last round; {shown(out)} holds the run", err=True
+        )
+        raise click.exceptions.Exit(130)
+    figures = report(out)
+    if as_json:
+        print_json(figures)
+    else:
+        show_summary(figures)
+
+
+def _config(model: bytes, settings: dict[str, Any]) -> RunConfig:
+    """The settings given, and the model's own defaults where none were."""
+    from kilofed.rounds.config import Deadlines, RunConfig
+    from kilofed.rounds.globalmodel import defaults_of
+
+    values = {name: value for name, value in settings.items() if value is not None}
+    deadline = values.pop("deadline")
+    return RunConfig(deadlines=Deadlines(round=deadline), **{**defaults_of(model), **values})
+
+
+def _laboratory(
+    model: bytes,
+    boards: list[str],
+    data: Path | None,
+    samples: int | None,
+    alpha: float,
+    seed: int,
+) -> tuple[list[Place], Samples | None]:
+    """Places for the devices to start, and a test set; neither when none is started."""
+    from kilofed.experiment import make_places, split_test
+    from kilofed.samples import digits_pool, digits_test, load_samples
+
+    if not boards:
+        return [], None
+    if data is None:
+        pool, test = digits_pool(), digits_test()
+    else:
+        pool, test = split_test(load_samples(data, model), seed=seed)
+    return make_places(pool, boards, samples=samples, alpha=alpha, seed=seed), test

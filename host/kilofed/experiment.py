@@ -1,0 +1,138 @@
+"""A run with devices of our own: their samples are known, so there is a test set, and there are baselines.
+
+What a real host cannot do is done here only: measuring on a test set, training each device alone, training on
+all data in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kilofed.baselines import compute_baselines
+from kilofed.boards import catalogue
+from kilofed.federation import is_finished, resume_or_create, run_federation
+from kilofed.fleet import Fleet
+from kilofed.laboratory import NATIVE, Laboratory, Place
+from kilofed.rounds.config import RunConfig
+from kilofed.rounds.globalmodel import GlobalModel
+from kilofed.rounds.records import RunEvent
+from kilofed.samples import Samples, deal
+from kilofed.store import Run
+from kilofed_tools import evaluate
+from kilofed_tools.errors import DataError
+
+#: The register of a run's own devices, in its folder.
+FLEET = "fleet.sqlite"
+DEVICES = "devices"
+
+MOST_SAMPLES = 200  # a device is given when nothing else is asked for
+TEST_SHARE = 5  # one in so many samples of a file is kept for the test set
+
+
+def run_experiment(
+    folder: Path,
+    places: Sequence[Place],
+    *,
+    model: Path,
+    config: RunConfig,
+    test: Samples | None = None,
+    ports: Sequence[str] = (),
+    listen: tuple[str, int] | None = None,
+    expected: int | None = None,
+    fleet: Path | None = None,
+    anybody: bool = False,
+    observers: Sequence[Callable[[RunEvent], None]] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> bool:
+    """Starts the devices of `places`, runs the run in `folder` to its end (True) or until a signal (False).
+
+    A run that is there goes on. ports, listen: further devices, see run_federation. expected: devices to wait
+    for, all places and ports by default. fleet: the register, the run's own by default; anybody: whoever
+    comes is let in. test: to measure the global head on. Afterwards the run has its figures: `report` reads
+    them. Raises what building, flashing, running and storing raise. Call it from the main thread.
+    """
+    content = model.read_bytes()
+    run, resumed = resume_or_create(folder, config=config, model=content)
+    with run, Fleet(fleet or folder / FLEET) as register:
+        if resumed:
+            say(f"going on with the run in {folder}, after round {run.last_round} of {config.rounds}")
+        if not is_finished(run):
+            with Laboratory(folder / DEVICES, places, model=model, fleet=register, say=say) as laboratory:
+                laboratory.start_boards()
+                done = run_federation(
+                    run,
+                    expected=len(places) + len(ports) if expected is None else expected,
+                    ports=[*ports, *laboratory.ports],
+                    listen=listen or (("127.0.0.1", 0) if laboratory.has_processes else None),
+                    on_listening=laboratory.start_processes,
+                    fleet=None if anybody else register,
+                    measure=None if test is None else measure_on(content, test),
+                    observers=observers,
+                    watch=laboratory.check,
+                )
+            if not done:
+                return False
+        put_figures(run, places, test, say)
+    return True
+
+
+def measure_on(model: bytes, test: Samples) -> Callable[[GlobalModel], float]:
+    """A function that gives the accuracy of a run's int8 head on a test set; the backbone runs once, here."""
+    rows = evaluate.features(model, test.inputs)
+
+    def measure(trained: GlobalModel) -> float:
+        return evaluate.head_accuracy(trained.head, rows, test.labels, trained.spec)
+
+    return measure
+
+
+def put_figures(run: Run, places: Sequence[Place], test: Samples | None, say: Callable[[str], None]) -> None:
+    """The figures of a run that is done.
+
+    Baselines, and the exported file's accuracy under a TFLite runtime.
+    """
+    if places:
+        say("training each device alone, and all data in one place, for comparison")
+        shards = {place.name: place.samples for place in places}
+        baselines = compute_baselines(run.model_of(0), shards, run.config, test=test)
+        run.put_figures({"baselines": baselines.as_json()})
+    if test is not None:
+        exported = evaluate.accuracy(run.model_path.read_bytes(), test.inputs, test.labels)
+        run.put_figures({"exported": exported, "test_samples": len(test)})
+    run.put_figures({"finished": run.last_round})
+
+
+def make_places(
+    pool: Samples, boards: Sequence[str], *, samples: int | None = None, alpha: float = 0.3, seed: int = 1
+) -> list[Place]:
+    """Places for devices of the boards named (of the catalogue, or NATIVE), each with its mixture of labels.
+
+    samples: a device; by default an equal part of the pool, at most MOST_SAMPLES. A board never gets more
+    than its ring holds. DataError when the pool is too small.
+    """
+    share = min(len(pool) // max(1, len(boards)), MOST_SAMPLES) if samples is None else samples
+    rings = [share if name == NATIVE else min(share, catalogue.load(name).ring_slots) for name in boards]
+    if not boards or min(rings) < 1:
+        raise DataError(f"{len(pool)} samples do not go round {len(boards)} devices", "start fewer devices")
+    counts: dict[str, int] = {}
+    places = []
+    for board, shard in zip(boards, deal(pool, rings, alpha=alpha, seed=seed), strict=True):
+        counts[board] = counts.get(board, 0) + 1
+        places.append(Place(_name(board, counts[board]), board, shard))
+    return places
+
+
+def split_test(samples: Samples, *, seed: int = 1) -> tuple[Samples, Samples]:
+    """(pool, test): one in TEST_SHARE samples, chosen at random, is the test set."""
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(samples)).astype(np.int64)
+    cut = len(samples) // TEST_SHARE
+    return samples.take(order[cut:]), samples.take(order[:cut])
+
+
+def _name(board: str, number: int) -> str:
+    """A device's name: as much of the board's as fits 12 bytes beside the number."""
+    tail = f"-{number}"
+    return board[-(12 - len(tail)) :].lstrip("-") + tail

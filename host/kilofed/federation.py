@@ -1,0 +1,226 @@
+"""From a run folder and some lines to a finished run: what `kilofed run` and `kilofed demo` share.
+
+    with open_run(folder, write=True) as run:
+        finished = run_federation(run, ports=["/dev/ttyACM0"], expected=1, observers=[print])
+
+The rounds are kilofed.rounds.engine's, the lines kilofed.connection's; here they are put together, and Ctrl-C
+is made an orderly end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from kilofed.connection import Connection
+from kilofed.errors import RunMismatchError
+from kilofed.fleet import Fleet
+from kilofed.rounds.config import RunConfig
+from kilofed.rounds.engine import Engine
+from kilofed.rounds.globalmodel import GlobalModel
+from kilofed.rounds.records import Kind, RunEvent
+from kilofed.store import DATABASE, Run, create_run, open_run
+from kilofed.transports import tcp
+from kilofed_tools import heads
+
+#: Signals that end a run in good order: it can be resumed.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+WATCH_SECONDS = 0.5
+
+
+def resume_or_create(folder: Path, *, config: RunConfig, model: bytes) -> tuple[Run, bool]:
+    """The run in `folder`, open for writing, and whether it was there before. The caller closes it.
+
+    A run that is there goes on with `config`, which may change what RunConfig says may change.
+    RunMismatchError when it was started with another model or other settings; else as store.create_run and
+    store.open_run.
+    """
+    digest = heads.file_hash(model).hex()
+    if not (folder / DATABASE).is_file():
+        return create_run(folder, config=config, model=model, model_hash=digest), False
+    run = open_run(folder, write=True)
+    try:
+        if run.model_hash != digest:
+            raise RunMismatchError(
+                f"the run in {folder} trains another model ({run.model_hash})",
+                "name that model, or start a new run in another folder",
+                path=str(folder),
+            )
+        run.set_config(config)
+    except BaseException:
+        run.close()
+        raise
+    return run, True
+
+
+def run_federation(
+    run: Run,
+    *,
+    expected: int,
+    ports: Sequence[str] = (),
+    listen: tuple[str, int] | None = None,
+    on_listening: Callable[[int], None] | None = None,
+    fleet: Fleet | None = None,
+    measure: Callable[[GlobalModel], float] | None = None,
+    observers: Sequence[Callable[[RunEvent], None]] = (),
+    watch: Callable[[], None] | None = None,
+) -> bool:
+    """Runs every round that is left. True when all are done, False when a signal stopped it.
+
+    expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: HOST and port to take
+    TCP devices on (0: any); on_listening is told the port. fleet: who is let in, everybody by default.
+    measure: accuracy on a test set. watch: called twice a second; what it raises ends the run. Call it from
+    the main thread: it takes over SIGINT, SIGTERM and SIGHUP while it runs. Raises what Engine.run raises,
+    and TransportError for a port that cannot be opened.
+    """
+    return asyncio.run(
+        _stoppable(
+            federate(
+                run,
+                expected=expected,
+                ports=ports,
+                listen=listen,
+                on_listening=on_listening,
+                fleet=fleet,
+                measure=measure,
+                observers=observers,
+                watch=watch,
+            )
+        )
+    )
+
+
+async def federate(
+    run: Run,
+    *,
+    expected: int,
+    ports: Sequence[str] = (),
+    listen: tuple[str, int] | None = None,
+    on_listening: Callable[[int], None] | None = None,
+    fleet: Fleet | None = None,
+    measure: Callable[[GlobalModel], float] | None = None,
+    observers: Sequence[Callable[[RunEvent], None]] = (),
+    watch: Callable[[], None] | None = None,
+) -> None:
+    """`run_federation` without the signals, inside a running loop."""
+    engine = engine_of(run, fleet=fleet, measure=measure, observers=observers)
+    async with contextlib.AsyncExitStack() as stack:
+        for port in ports:
+            engine.attach(
+                await stack.enter_async_context(Connection.serial(port, endpoint=engine.endpoint()))
+            )
+        if listen is not None:
+            bound = await stack.enter_async_context(_listening(engine, *listen))
+            if on_listening is not None:
+                on_listening(bound)
+        stack.push_async_callback(engine.close)
+        await _first_of(engine.run(expected=expected), _watching(watch))
+
+
+def engine_of(
+    run: Run,
+    *,
+    fleet: Fleet | None = None,
+    measure: Callable[[GlobalModel], float] | None = None,
+    observers: Sequence[Callable[[RunEvent], None]] = (),
+) -> Engine:
+    """The engine of a run, set to where the run stands."""
+    state = run.master()
+    rounds = run.rounds()
+    return Engine(
+        run.config,
+        GlobalModel(run.model_of(0), None if state is None else state[1]),
+        run,
+        done=run.last_round,
+        tag=run.tag,
+        settled=[part.device for part in rounds[-1].taken] if rounds else [],
+        fleet=fleet,
+        measure=measure,
+        observers=observers,
+    )
+
+
+def is_finished(run: Run) -> bool:
+    """Whether nothing is left to do: all rounds, and the personal one if there is to be one."""
+    config = run.config
+    if run.last_round < config.rounds:
+        return False
+    return not config.personal_epochs or any(r.number == run.last_round for r in run.rounds(Kind.PERSONAL))
+
+
+@contextlib.asynccontextmanager
+async def _listening(engine: Engine, host: str, port: int) -> AsyncIterator[int]:
+    """Takes TCP devices while the context is open; gives the port."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(transport: tcp.TcpTransport) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            async with Connection(engine.endpoint(), transport) as line:
+                await engine.serve(line)
+        except asyncio.CancelledError:
+            pass  # the run has ended: leaving the connection has said goodbye
+        finally:
+            tasks.discard(task)
+
+    async with await tcp.listen(host, port, connected) as listener:
+        try:
+            yield listener.port
+        finally:
+            waiting = list(tasks)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _watching(watch: Callable[[], None] | None) -> None:
+    """Calls `watch` for ever; ends with what it raises."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if watch is not None:
+            watch()
+
+
+async def _first_of(work: Coroutine[Any, Any, None], guard: Coroutine[Any, Any, None]) -> None:
+    """Waits for `work`; what `guard` raises meanwhile ends it."""
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(guard)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = tasks[0] if tasks[0].done() else tasks[1]
+        ended.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _stoppable(work: Coroutine[Any, Any, None]) -> bool:
+    """Runs `work` until it is done (True) or a signal of STOPPING has cancelled it (False)."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        task.cancel()
+
+    for number in STOPPING:
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+        return True
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        return False
+    finally:
+        for number in STOPPING:
+            loop.remove_signal_handler(number)

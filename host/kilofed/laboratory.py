@@ -1,0 +1,178 @@
+"""Fleets on this machine: emulated boards, native processes of the same core, and kilofed-pi.
+
+    with Laboratory(folder, places, model=path, fleet=fleet, say=print) as laboratory:
+        laboratory.start_boards()                      builds, flashes, starts, registers; gives ports
+        run_federation(..., ports=laboratory.ports, listen=("127.0.0.1", 0),
+                       on_listening=laboratory.start_processes, watch=laboratory.check)
+
+Each device gets its samples placed into its memory (a board's by the emulator, a process's from a file that
+it alone reads); nothing of them crosses a line. Devices keep their identity and their flash in `folder`, so a
+run that is resumed meets the same devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from kilofed.boards import Emulator, Identity, Image, build, catalogue, settings
+from kilofed.boards import samples as placed
+from kilofed.fleet import Device, Fleet, new_identity
+from kilofed.native import build_native
+from kilofed.processes import Process
+from kilofed.samples import Samples
+
+NATIVE = "posix"
+PI = "pi"
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """One device to be.
+
+    Its name, its board (of the catalogue, or NATIVE, or PI), and the samples it is to have.
+    """
+
+    name: str
+    board: str
+    samples: Samples
+
+    @property
+    def emulated(self) -> bool:
+        """Whether QEMU plays it."""
+        return self.board not in (NATIVE, PI)
+
+
+class Laboratory:
+    """Starts and stops the devices of `places`. A context manager; leaving it leaves no process.
+
+    folder: what the devices keep. model: the .tflite they hold. fleet: where they are registered. say: told
+    what is being done. Use it from the main thread.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        places: Sequence[Place],
+        *,
+        model: Path,
+        fleet: Fleet,
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder = folder
+        self.places = tuple(places)
+        self._model = model
+        self._fleet = fleet
+        self._say = say
+        self._stack = contextlib.ExitStack()
+        self.boards: dict[str, Emulator] = {}
+        self.processes: dict[str, Process] = {}
+
+    def __enter__(self) -> Laboratory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def ports(self) -> list[str]:
+        """Serial ports of the emulated boards, as URLs for pyserial."""
+        return [board.url for board in self.boards.values()]
+
+    @property
+    def has_processes(self) -> bool:
+        """Whether some devices are processes, which connect to the host over TCP."""
+        return any(not place.emulated for place in self.places)
+
+    def start_boards(self) -> None:
+        """Builds the images the boards need, flashes those that do not hold theirs, and starts them all."""
+        images: dict[str, Image] = {}
+        for place in self.places:
+            if place.emulated and place.board not in images:
+                images[place.board] = build(place.board, self._model, progress=self._say)
+        for place in self.places:
+            if not place.emulated:
+                continue
+            board = self._stack.enter_context(Emulator(catalogue.load(place.board), self.folder / place.name))
+            board.place(placed.encode(place.samples.inputs, place.samples.labels))
+            device = self._device(place)
+            image = images[place.board]
+            if _holds(board, image, _identity(device)):
+                self._say(f"starting {place.name}, a {place.board} that was flashed before")
+                board.start()
+            else:
+                self._say(f"flashing {place.name}, a {place.board}: {image.flash_bytes} bytes")
+                board.flash(image, _identity(device))
+            self.boards[place.name] = board
+
+    def start_processes(self, port: int) -> None:
+        """Starts the devices that are processes; they connect to this TCP port of this machine."""
+        if not self.has_processes:
+            return
+        native = build_native(progress=self._say) if any(p.board == NATIVE for p in self.places) else None
+        for place in self.places:
+            if place.emulated:
+                continue
+            folder = self.folder / place.name
+            folder.mkdir(parents=True, exist_ok=True)
+            page, data = folder / "settings.bin", folder / "samples.bin"
+            _write_private(page, settings.encode(_identity(self._device(place))))
+            data.write_bytes(placed.encode(place.samples.inputs, place.samples.labels))
+            program = [str(native)] if place.board == NATIVE else [sys.executable, "-m", "kilofed_pi"]
+            options = ["--connect", f"127.0.0.1:{port}", "--model", str(self._model)]
+            options += ["--settings", str(page), "--samples", str(data)]
+            process = self._stack.enter_context(Process([*program, *options], log=folder / "log"))
+            process.start()
+            self.processes[place.name] = process
+            self._say(f"starting {place.name}, a process")
+
+    def check(self) -> None:
+        """BoardError when a process ended by itself.
+
+        A board that is off is nobody's fault: rounds wait for it.
+        """
+        for process in self.processes.values():
+            process.check()
+
+    def _device(self, place: Place) -> Device:
+        """The device's registration, made when it is the first time."""
+        for known in self._fleet.all():
+            if known.name == place.name and known.board == place.board:
+                return known
+        device = new_identity(place.name, place.board)
+        self._fleet.add(device, replace=True)
+        return device
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """A file that only its owner may read: it holds a key."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(handle, "wb") as stream:
+        stream.write(content)
+
+
+def _holds(board: Emulator, image: Image, identity: Identity) -> bool:
+    """Whether the board's flash is what flashing would make it."""
+    if not board.flashed:
+        return False
+    flash = (board.folder / "image.bin").read_bytes()
+    page = board.folder / "settings.bin"
+    origin = board.board.flash.origin
+    return (
+        page.is_file()
+        and page.read_bytes() == settings.encode(identity)
+        and all(
+            flash[s.address - origin : s.address - origin + len(s.data)] == s.data for s in image.segments
+        )
+    )
+
+
+def _identity(device: Device) -> Identity:
+    return Identity(device.id, device.key, device.name)
