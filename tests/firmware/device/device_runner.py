@@ -49,7 +49,7 @@ PARTS = (
 def build(
     name: str, main: Path, *, flags: list[str], compiler: str = "gcc", link: list[str] | None = None
 ) -> Path:
-    """Compile `main` with the whole core into build/tests/device, unless it is newer than what it is made of."""
+    """Compile `main` with the whole core into build/tests/device, unless it is newer than its sources."""
     deps = ROOT / "build" / "deps"
     fetch = FIRMWARE / "cmake" / "fetch_sources.py"
     subprocess.run([sys.executable, fetch, deps], check=True)
