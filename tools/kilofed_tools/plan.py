@@ -27,7 +27,7 @@ from kilofed_tools.metadata import PLAN, decode_plan, encode_plan, read_metadata
 from kilofed_tools.tflite import Op, Operator, TFLiteModel, read_model
 
 ALIGN = 4
-OWN_PLAN_MAX = 96  # activations that the device places by itself: KF_MODEL_OWN_PLAN_MAX
+OWN_PLAN_MAX = 80  # activations that the device places by itself: KF_MODEL_OWN_PLAN_MAX
 OFFSET_MAX = 1 << 24  # KF_MODEL_TENSOR_BYTES_MAX
 MULTIPLIER_BYTES = 8  # scratch of a convolution for one channel with a scale of its own
 _SEARCH_ROUNDS = 4000  # placements tried at most; the search ends early when the lower bound is met

@@ -22,7 +22,7 @@
 #define KF_MODEL_RANK_MAX 5
 #define KF_MODEL_TENSOR_BYTES_MAX (1u << 24)
 /* Activations (operators + 1) that the device can place by itself when the file carries no memory plan. */
-#define KF_MODEL_OWN_PLAN_MAX 96u
+#define KF_MODEL_OWN_PLAN_MAX 80u
 
 #define KF_MODEL_NONE 0xFFFFu /* no operator, no tensor */
 

@@ -44,7 +44,7 @@ uint32_t kf_plan_offset(const kf_model_t *m, const uint16_t *own, uint16_t tenso
 }
 
 /* Bytes of an activation; its shape was judged when the operators were, so the read cannot fail. */
-static uint32_t tensor_bytes(const kf_model_t *m, uint16_t tensor) {
+static KF_NOINLINE uint32_t tensor_bytes(const kf_model_t *m, uint16_t tensor) {
     kf_tensor_t t;
     return kf_tensor_read(m, tensor, &t) == KF_FAULT_NONE ? t.bytes : 0;
 }
@@ -54,7 +54,7 @@ static int overlap(uint32_t a, uint32_t a_bytes, uint32_t b, uint32_t b_bytes) {
 }
 
 /* 1 when operator `op` may write its output over `tensor`, one of its inputs. */
-static int works_in_place(const kf_model_t *m, uint16_t op, uint16_t tensor) {
+static KF_NOINLINE int works_in_place(const kf_model_t *m, uint16_t op, uint16_t tensor) {
     kf_node_t node;
     kf_work_t work;
     if (kf_op_work(m, op, NULL, &node, &work) != KF_FAULT_NONE) {

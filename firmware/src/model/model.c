@@ -59,7 +59,7 @@ static kf_model_fault_t read_file(kf_model_t *m) {
 }
 
 /* An input or output of the whole model: an activation of int8 or float32. */
-static kf_model_fault_t check_end(kf_model_t *m, uint16_t tensor, uint32_t *bytes, uint8_t *type) {
+static KF_NOINLINE kf_model_fault_t check_end(kf_model_t *m, uint16_t tensor, uint32_t *bytes, uint8_t *type) {
     kf_tensor_t t;
     m->error_tensor = tensor;
     kf_model_fault_t fault = kf_tensor_read(m, tensor, &t);
@@ -95,7 +95,7 @@ static kf_model_fault_t check_order(const kf_model_t *m, kf_node_t *node) {
     return KF_FAULT_NONE;
 }
 
-static kf_model_fault_t check_op(kf_model_t *m, uint16_t op) {
+static KF_NOINLINE kf_model_fault_t check_op(kf_model_t *m, uint16_t op) {
     kf_node_t node;
     kf_model_fault_t fault = kf_node_read(m, op, NULL, &node);
     if (fault == KF_FAULT_NONE) {
@@ -136,14 +136,20 @@ static uint32_t find_plan(const kf_model_t *m) {
     return 0;
 }
 
+/* A node and what it needs are big: they leave the stack before the gap is searched. */
+static KF_NOINLINE uint32_t scratch_bytes(const kf_model_t *m, uint16_t op) {
+    kf_node_t node;
+    kf_work_t work;
+    return kf_op_work(m, op, NULL, &node, &work) == KF_FAULT_NONE ? work.scratch_bytes : 0;
+}
+
 /* Highest end of any operator's scratch, each in the lowest gap while its operator runs. */
 static uint32_t scratch_end(const kf_model_t *m, const uint16_t *own) {
     uint32_t end = 0;
-    kf_node_t node;
-    kf_work_t work;
     for (uint16_t op = 0; op < m->ops; op++) {
-        if (kf_op_work(m, op, NULL, &node, &work) == KF_FAULT_NONE && work.scratch_bytes != 0) {
-            uint32_t op_end = kf_plan_gap(m, own, op, work.scratch_bytes) + work.scratch_bytes;
+        uint32_t bytes = scratch_bytes(m, op);
+        if (bytes != 0) {
+            uint32_t op_end = kf_plan_gap(m, own, op, bytes) + bytes;
             if (op_end > end) {
                 end = op_end;
             }
@@ -160,7 +166,7 @@ static void set_arena(kf_model_t *m, const uint16_t *own, uint32_t table_bytes) 
 }
 
 /* Without a plan in the file (or with one that contradicts the graph): the device's own. */
-static kf_model_fault_t own_plan(kf_model_t *m) {
+static KF_NOINLINE kf_model_fault_t own_plan(kf_model_t *m) {
     uint16_t own[KF_MODEL_OWN_PLAN_MAX];
     if ((uint32_t)m->ops + 1 > KF_MODEL_OWN_PLAN_MAX) {
         return KF_FAULT_PLAN;
@@ -201,7 +207,7 @@ static uint16_t find_head(const kf_model_t *m, kf_node_t *node) {
     return KF_MODEL_NONE;
 }
 
-static void read_head(kf_model_t *m) {
+static KF_NOINLINE void read_head(kf_model_t *m) {
     kf_node_t node;
     uint16_t op = find_head(m, &node);
     if (op == KF_MODEL_NONE) {

@@ -1,133 +1,104 @@
-/* CONV_2D, int8, with groups. Weights [out_c][k_h][k_w][depth], depth = in_c / groups; bias [out_c]. A slice is one output row. */
-#include <stddef.h>
+/* CONV_2D, int8, with groups. Weights [out_c][k_h][k_w][depth], depth = in_c / groups; bias [out_c]. */
+#include "convolve.h"
 
-#include "window.h"
-
-static kf_model_fault_t geometry(const kf_node_t *node, kf_window_t *w) {
-    kf_fb_t fb = kf_model_reader(node->model);
-    if (node->inputs < 2 || node->in[1].rank != 4) {
-        return KF_FAULT_SHAPE;
-    }
-    w->k_h = node->in[1].dims[1];
-    w->k_w = node->in[1].dims[2];
-    w->dilation_h = kf_fb_get_i32(&fb, node->options, KF_CONV_DILATION_H, 1);
-    w->dilation_w = kf_fb_get_i32(&fb, node->options, KF_CONV_DILATION_W, 1);
-    return kf_window_read(node, KF_CONV_ACTIVATION, w);
-}
+static const kf_conv_fields_t fields = {KF_CONV_ACTIVATION, KF_CONV_DILATION_W, KF_CONV_DILATION_H};
 
 static kf_model_fault_t check(kf_node_t *node) {
-    kf_window_t w;
-    kf_model_fault_t fault = geometry(node, &w);
+    kf_window_t g;
+    kf_model_fault_t fault = kf_conv_geometry(node, &fields, &g);
     if (fault != KF_FAULT_NONE) {
         return fault;
     }
     const int32_t *dims = node->in[1].dims;
     int32_t depth = dims[3];
-    if (dims[0] != w.out_c || w.in_c % depth != 0 || w.out_c % (w.in_c / depth) != 0) {
+    if (dims[0] != g.out_c || g.in_c % depth != 0 || g.out_c % (g.in_c / depth) != 0 ||
+        node->in[1].elements / (uint32_t)g.out_c > KF_TERMS_MAX) {
         return KF_FAULT_SHAPE;
     }
-    if (node->in[1].elements / (uint32_t)w.out_c > KF_TERMS_MAX) {
-        return KF_FAULT_SHAPE;
-    }
-    return kf_check_weights(node, w.out_c, 0);
+    return kf_check_weights(node, g.out_c, 0);
 }
 
-static void work(const kf_node_t *node, kf_work_t *work) {
-    const int32_t *out = node->out.dims;
-    work->slices = (uint32_t)(out[0] * out[1]);
-    work->scratch_bytes = kf_channels_bytes(node);
-    work->macs = kf_mul_saturating((uint32_t)out[2], node->in[1].elements);
+/* A patch as runs of values that are contiguous in the image and in a filter. */
+typedef struct runs {
+    int32_t rows, x_row, w_row; /* rows, and the way from one to the next */
+    int32_t runs, x_run, w_run; /* runs in a row */
+    int32_t values;             /* in a run */
+} runs_t;
+
+typedef struct pair {
+    int32_t a, b;
+} pair_t;
+
+/* Add `values` products of each of two filters with the same image values, which halves the loads of the image. The
+ * pointers are to the ends. Kept out of line: a loop of its own has the registers for itself. */
+static KF_NOINLINE void run_pair(const int8_t *x, const int8_t *a, const int8_t *b, int32_t values, int32_t x_offset,
+                                 pair_t *sum) {
+    int32_t sum_a = sum->a;
+    int32_t sum_b = sum->b;
+    int32_t i = -values;
+    do {
+        int32_t value = x[i] + x_offset;
+        sum_a += a[i] * value;
+        sum_b += b[i] * value;
+    } while (++i != 0);
+    sum->a = sum_a;
+    sum->b = sum_b;
 }
 
-/* What one output pixel reads, the same for all its channels. */
-typedef struct patch {
-    const int8_t *x;     /* first input value inside the image */
-    const int8_t *w;     /* first weight that meets it, in filter 0 */
-    int32_t rows, runs;  /* window rows, and runs in each */
-    int32_t run;         /* values in a run: contiguous in both */
-    int32_t x_row, w_row; /* from one row to the next */
-    int32_t x_run, w_run; /* from one run to the next */
-} patch_t;
-
-static int32_t dot(const patch_t *p, const int8_t *x, const int8_t *w, int32_t x_zp) {
-    int32_t sum = 0;
-    for (int32_t row = 0; row < p->rows; row++) {
-        const int8_t *x_run = x;
-        const int8_t *w_run = w;
-        for (int32_t run = 0; run < p->runs; run++) {
-            for (int32_t i = 0; i < p->run; i++) {
-                sum += w_run[i] * (x_run[i] - x_zp);
-            }
-            x_run += p->x_run;
-            w_run += p->w_run;
+/* Sums of two filters over a patch. */
+static pair_t dot(const runs_t *r, const int8_t *x, const int8_t *a, const int8_t *b, int32_t x_offset) {
+    pair_t sum = {0, 0};
+    x += r->values;
+    a += r->values;
+    b += r->values;
+    for (int32_t row = r->rows; row > 0; row--) {
+        const int8_t *x_end = x;
+        int32_t w_at = 0;
+        for (int32_t run = r->runs; run > 0; run--) {
+            run_pair(x_end, a + w_at, b + w_at, r->values, x_offset, &sum);
+            x_end += r->x_run;
+            w_at += r->w_run;
         }
-        x += p->x_row;
-        w += p->w_row;
+        x += r->x_row;
+        a += r->w_row;
+        b += r->w_row;
     }
     return sum;
 }
 
-static void pixel(const kf_node_t *node, const kf_io_t *io, const kf_window_t *g, const kf_channels_t *channels,
-                  const patch_t *p, int8_t *out) {
-    const kf_requant_t *by = channels->by;
-    int32_t depth = node->in[1].dims[3];
+static void pixel(const kf_conv_t *c, const kf_patch_t *p, int8_t *out) {
+    const kf_window_t *g = &c->g;
+    int32_t depth = c->node->in[1].dims[3];
     int32_t filter = g->k_h * g->k_w * depth;
-    int32_t per_group = g->out_c / (g->in_c / depth);
-    int32_t x_zp = node->in[0].zp;
+    runs_t r = {p->rows, g->dilation_h * g->in_w * g->in_c, g->k_w * depth, p->columns, g->dilation_w * g->in_c, depth, depth};
+    if (g->dilation_w == 1 && depth == g->in_c) {
+        r.values = p->columns * depth;
+        r.runs = p->columns > 0; /* a dilated window can miss the image */
+    }
     const int8_t *x = p->x;
-    const int8_t *w = p->w;
-    for (int32_t c = 0, in_group = 0; c < g->out_c; c++) {
-        int32_t sum = kf_add_wrapping(dot(p, x, w, x_zp), kf_channel_bias(node, io, c));
-        sum = kf_requant(sum, *by) + node->out.zp;
-        *out++ = (int8_t)kf_clamp(sum, g->range.low, g->range.high);
-        by += channels->step;
+    const int8_t *w = (const int8_t *)c->io->in[1] + p->position * depth;
+    int32_t per_group = g->out_c / (g->in_c / depth);
+    int32_t end = per_group;
+    for (int32_t channel = 0; channel < g->out_c;) {
+        int two = channel + 1 < end;
+        pair_t sum = dot(&r, x, w, two ? w + filter : w, -c->x_zp);
+        out[channel] = kf_conv_finish(c, channel, sum.a);
+        if (two) {
+            out[channel + 1] = kf_conv_finish(c, channel + 1, sum.b);
+            channel++;
+            w += filter;
+        }
+        channel++;
         w += filter;
-        if (++in_group == per_group) {
-            in_group = 0;
+        if (channel == end) {
+            end += per_group;
             x += depth;
         }
     }
 }
 
-static void row(const kf_node_t *node, const kf_io_t *io, const kf_window_t *g, const kf_channels_t *channels, kf_row_t at,
-                int8_t *out) {
-    int32_t depth = node->in[1].dims[3];
-    int32_t y = at.y * g->stride_h - g->pad_h;
-    kf_part_t rows = kf_window_part(y, g->k_h, g->dilation_h, g->in_h);
-    patch_t p;
-    p.rows = rows.end - rows.first;
-    p.x_row = g->dilation_h * g->in_w * g->in_c;
-    p.w_row = g->k_w * depth;
-    int one_run = g->dilation_w == 1 && depth == g->in_c;
-    for (int32_t out_x = 0; out_x < g->out_w; out_x++) {
-        int32_t x = out_x * g->stride_w - g->pad_w;
-        kf_part_t columns = kf_window_part(x, g->k_w, g->dilation_w, g->in_w);
-        int32_t count = columns.end - columns.first;
-        p.runs = one_run ? 1 : count;
-        p.run = one_run ? count * depth : depth;
-        p.x_run = g->dilation_w * g->in_c;
-        p.w_run = depth;
-        int32_t in_y = y + rows.first * g->dilation_h;
-        int32_t in_x = x + columns.first * g->dilation_w;
-        p.x = (const int8_t *)io->in[0] + ((at.b * g->in_h + in_y) * g->in_w + in_x) * g->in_c;
-        p.w = (const int8_t *)io->in[1] + (rows.first * g->k_w + columns.first) * depth;
-        pixel(node, io, g, channels, &p, out);
-        out += g->out_c;
-    }
-}
-
 static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count) {
-    kf_window_t g;
-    if (geometry(node, &g) != KF_FAULT_NONE) {
-        return; /* judged when the model was opened */
-    }
-    kf_requant_t one;
-    kf_channels_t channels = kf_channels_ready(node, io, first, &one);
-    int32_t row_bytes = g.out_w * g.out_c;
-    for (uint32_t slice = first; slice < first + count; slice++) {
-        int8_t *out = (int8_t *)io->out + (int32_t)slice * row_bytes;
-        row(node, io, &g, &channels, kf_window_row(&g, slice), out);
-    }
+    kf_conv_run(node, io, first, count, &fields, pixel);
 }
 
-const kf_op_t kf_op_conv = {KF_BUILTIN_CONV_2D, KF_OPTIONS_CONV, check, work, run};
+const kf_op_t kf_op_conv = {KF_BUILTIN_CONV_2D, KF_OPTIONS_CONV, check, kf_conv_work, run};

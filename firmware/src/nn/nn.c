@@ -23,7 +23,7 @@ static uint8_t *place(const kf_nn_t *nn, uint16_t tensor) {
 }
 
 /* Whatever the overlay's quantization touches is judged as if it stood in the file. */
-static kf_status_t check_overlay(const kf_model_t *m, const kf_head_overlay_t *overlay) {
+static KF_NOINLINE kf_status_t check_overlay(const kf_model_t *m, const kf_head_overlay_t *overlay) {
     if (m->head.op == KF_MODEL_NONE || overlay->weights == NULL || overlay->bias == NULL || overlay->out_zp < -128 ||
         overlay->out_zp > 127) {
         return KF_ERR_HEAD;

@@ -9,6 +9,10 @@
 
 #include "../model/node.h"
 
+/* Small leaves that must not be inlined: inner loops, which want all registers, and functions with a node on the stack, which
+ * must not add up. */
+#define KF_NOINLINE __attribute__((noinline))
+
 /* How an operator's work is cut, slices of equal cost, run in order from 0; and what it needs beside its tensors. */
 typedef struct kf_work {
     uint32_t slices;
