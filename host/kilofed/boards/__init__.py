@@ -1,5 +1,11 @@
-"""Boards: what they are (data files), how their firmware is built, how they are flashed, and how QEMU plays
-them.
+"""Boards: what they are, how their firmware is built, how they are flashed, and how QEMU plays them.
+
+    catalogue   the data files: `load(name)`, `all()`, class Board
+    build       `build(board, model)`: an image;  image: what is in one;  stack: its worst-case stack
+    fit         `predict(board, model)`: what a model takes of a board, before it is built
+    flash       `flash(board, image, identity, target)`;  flash_methods: the ways to do it
+    emulator    class Emulator: a board played by QEMU
+    settings    class Identity and the page it is written to;  samples: samples placed in a board's memory
 
 Nothing here knows what a round is: a board is started, flashed, and then is a serial port.
 """
@@ -13,7 +19,10 @@ from kilofed.boards.fit import Fit, predict
 from kilofed.boards.flash import flash
 from kilofed.boards.image import Image
 from kilofed.boards.settings import Identity
+from kilofed.boards.stack import Stack
 
+# The functions `build` and `flash` take the names of their modules here: import anything else of these two
+# from the module, as in `from kilofed.boards.flash import program`.
 __all__ = [
     "Board",
     "Emulator",
@@ -21,6 +30,7 @@ __all__ = [
     "Identity",
     "Image",
     "Region",
+    "Stack",
     "build",
     "flash",
     "load",

@@ -211,7 +211,10 @@ def _check(board: Board, stem: str) -> None:
         *((n & (n - 1) == 0 and n > 0, f"{name} must be a power of two") for name, n in power_of_two.items()),
         (board.max_frame <= board.rx_ring <= 65535, "rx_ring must hold one frame, and at most 65535 bytes"),
         (1 <= board.ring_slots <= 65535, "ring_slots must lie in 1 .. 65535"),
-        (0 <= board.held_out_every <= 255, "held_out_every must lie in 0 .. 255"),
+        (
+            board.held_out_every == 0 or 2 <= board.held_out_every <= 255,
+            "held_out_every must be 0 or lie in 2 .. 255",
+        ),
         (
             board.held_out_every == 0 or board.ring_slots % board.held_out_every == 0,
             "ring_slots must be a multiple of held_out_every",

@@ -66,16 +66,7 @@ class Image:
     @property
     def model(self) -> bytes:
         """The .tflite inside, b"" when there is none."""
-        return read_range(self.segments, self.header.model_start, self.model_bytes)
-
-
-def read_range(segments: tuple[Segment, ...], address: int, size: int) -> bytes:
-    """`size` bytes at `address`. Raises ValueError when they do not lie in one segment."""
-    for segment in segments:
-        at = address - segment.address
-        if at >= 0 and at + size <= len(segment.data):
-            return segment.data[at : at + size]
-    raise ValueError(f"nothing at {address:#x}")
+        return elf.read_range(self.segments, self.header.model_start, self.model_bytes)
 
 
 def decode_header(data: bytes) -> Header:
@@ -101,7 +92,7 @@ def load(path: Path, board: Board, *, stack: Stack | None = None) -> Image:
     """
     try:
         parsed = elf.read(path)
-        header = find_header(lambda a, n: read_range(parsed.segments, a, n), parsed.segments[0].address)
+        header = find_header(lambda a, n: elf.read_range(parsed.segments, a, n), parsed.segments[0].address)
     except (OSError, ValueError, IndexError) as error:
         raise FlashError(
             f"{path} is no kilofed image ({error})",

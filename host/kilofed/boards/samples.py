@@ -8,15 +8,17 @@ They are put there by the emulator (or a flash tool), never sent over the link. 
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from kilofed.boards.catalogue import Board
 from kilofed.errors import BoardError
+
+if TYPE_CHECKING:  # numpy loads in a tenth of a second, which most commands need not spend
+    import numpy as np
+    import numpy.typing as npt
 
 MAGIC = b"KFS1"
 _HEADER = struct.Struct("<4sIII")
@@ -26,6 +28,8 @@ def encode(inputs: npt.NDArray[np.int8], labels: npt.NDArray[Any]) -> bytes:
     """The placed file of `inputs` (n, ...) int8 and `labels` (n,), 0 .. 65535. Raises BoardError on other
     shapes.
     """
+    import numpy as np
+
     if inputs.dtype != np.int8 or labels.ndim != 1 or len(inputs) != len(labels):
         raise BoardError(
             f"samples of dtype {inputs.dtype} and shape {inputs.shape} with labels of shape {labels.shape}",
@@ -33,13 +37,15 @@ def encode(inputs: npt.NDArray[np.int8], labels: npt.NDArray[Any]) -> bytes:
         )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= 65535:
         raise BoardError("a label lies outside 0 .. 65535", "number the classes from 0")
-    flat = np.ascontiguousarray(inputs).reshape(len(inputs), -1)
+    flat = np.ascontiguousarray(inputs).reshape(len(inputs), math.prod(inputs.shape[1:]))
     body = flat.tobytes() + labels.astype("<u2").tobytes()
     return _HEADER.pack(MAGIC, len(flat), flat.shape[1], zlib.crc32(body)) + body
 
 
 def decode(data: bytes) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.uint16]]:
     """Inputs (n, input_bytes) int8 and labels (n,) uint16 of a placed file. Raises BoardError: damaged."""
+    import numpy as np
+
     if len(data) < _HEADER.size or data[:4] != MAGIC:
         raise BoardError("these are no placed samples", "make them with kilofed.boards.samples.encode")
     _, count, width, crc = _HEADER.unpack_from(data)

@@ -16,24 +16,27 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import subprocess
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from kilofed.boards import elf
 
 ENTRY_BYTES = 32 + 4
-"""What a core without FPU stacks on an interrupt: eight words, and four bytes to align them (Armv7-M ARM
-B1.5.6).
-"""
+"""What a core stacks on an interrupt: eight words, and four bytes to align them (Armv7-M ARM B1.5.6)."""
 ENTRY_FPU_BYTES = 104 + 4
 """The same with the FPU's registers, for code that may use it (lazily stacked, but reserved)."""
 
 _FUNCTION = re.compile(r"^([0-9a-f]{8}) <([^>]+)>:$")
 _INSTRUCTION = re.compile(r"^\s*[0-9a-f]+:\t(\S+)(?:\t(.*))?$")
-_TARGET = re.compile(r"<([^>+]+)>")
-_CI_NODE = re.compile(r'^node: \{ title: "([^"]+)" label: "[^"]*\\n(\d+) bytes \((\w+)[^)]*\)')
+_TARGET = re.compile(r"^(?:r\d+, )?([0-9a-f]+) <([^>]+)>")
+_NODE = re.compile(r'^node: \{ title: "([^"]+)" label: "[^"]*\\n(\d+) bytes \((\w+)[^)]*\)')
 _BRANCH = re.compile(r"^b(?:eq|ne|cs|cc|mi|pl|vs|vc|hi|ls|ge|lt|gt|le)?(?:\.[nw])?$")
+_TABLE = "table "
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,11 @@ class Stack:
 
 @dataclass
 class _Function:
+    name: str
     frame: int = 0
-    calls: set[str] = field(default_factory=set)
+    calls: set[int] = field(default_factory=set)
     indirect: bool = False
-    moves_by_register: bool = False
+    unknown: bool = False  # it moves the stack pointer by a register
 
 
 def analyse(
@@ -70,9 +74,11 @@ def analyse(
 ) -> Stack:
     """The worst-case stack of the ELF file `image`.
 
-    call_graphs: GCC's .ci files of its objects. indirect: caller -> patterns of what its calls through
-    pointers may reach. roots, interrupts: patterns of where execution starts. Raises OSError and
-    subprocess.CalledProcessError when `objdump` cannot be run.
+    call_graphs: GCC's .ci files of its objects. indirect: pattern of callers -> what their calls through
+    pointers may reach: a pattern of function names, or `table SYMBOLS WORD`, the functions whose addresses
+    stand in that word of each object so called. roots, interrupts: patterns of where execution starts.
+
+    Raises OSError and subprocess.CalledProcessError when `objdump` cannot be run, ValueError for no ELF file.
     """
     listing = subprocess.run(
         [objdump, "--disassemble", "--no-show-raw-insn", "--section=.text", str(image)],
@@ -80,129 +86,148 @@ def analyse(
         capture_output=True,
         text=True,
     ).stdout
+    parsed = elf.read(image)
     functions = _parse(listing)
-    for name, frame in _frames(call_graphs).items():
-        if name in functions:
-            functions[name].frame = frame
-            functions[name].moves_by_register = False
-    return _worst(functions, indirect, roots, interrupts, ENTRY_FPU_BYTES if fpu else ENTRY_BYTES)
+    frames = _frames(call_graphs)
+    for address, function in functions.items():
+        file = PurePosixPath(parsed.local.get(address, "")).name
+        frame = frames.get((file, function.name), frames.get(("", function.name)))
+        if frame is not None:
+            function.frame, function.unknown = frame, False
+    reach = {caller: _resolve(patterns, functions, parsed) for caller, patterns in indirect.items()}
+    return _Search(functions, reach).worst(roots, interrupts, ENTRY_FPU_BYTES if fpu else ENTRY_BYTES)
 
 
 def load_indirect(path: Path) -> dict[str, list[str]]:
-    """The file of indirect calls: {"caller": {"reaches": [pattern, ...], "why": "..."}}."""
+    """The file of indirect calls: {"caller": {"reaches": [...], "why": "..."}}, as `analyse` takes it."""
     return {caller: list(entry["reaches"]) for caller, entry in json.loads(path.read_text()).items()}
 
 
-def _frames(call_graphs: Iterable[Path]) -> dict[str, int]:
-    """Function -> frame in bytes; of functions that share a name, the largest."""
-    frames: dict[str, int] = {}
+def _frames(call_graphs: Iterable[Path]) -> dict[tuple[str, str], int]:
+    """(source file's name, "" if global; function) -> frame in bytes, the largest if there are more."""
+    frames: dict[tuple[str, str], int] = {}
     for path in call_graphs:
         for line in path.read_text().splitlines():
-            match = _CI_NODE.match(line)
-            if match and match[3] == "static":
-                name = match[1].rsplit(":", 1)[-1]
-                frames[name] = max(frames.get(name, 0), int(match[2]))
+            match = _NODE.match(line)
+            if match and match[3] == "static":  # GCC's word for a frame of constant size
+                file, _, name = match[1].rpartition(":")
+                key = (PurePosixPath(file).name, name)
+                frames[key] = max(frames.get(key, 0), int(match[2]))
     return frames
 
 
-def _parse(listing: str) -> dict[str, _Function]:
-    functions: dict[str, _Function] = {}
-    current = _Function()
-    here = ""
+def _parse(listing: str) -> dict[int, _Function]:
+    """Address -> function, from objdump's listing."""
+    functions: dict[int, _Function] = {}
+    current = _Function("")
     for line in listing.splitlines():
         start = _FUNCTION.match(line)
         if start:
-            here = start[2]
-            current = functions.setdefault(here, _Function())
-            continue
-        match = _INSTRUCTION.match(line)
-        if match:
-            _instruction(
-                current, here, match[1], (match[2] or "").split(";")[0].split("@")[0].strip(), match[2] or ""
-            )
+            current = functions.setdefault(int(start[1], 16), _Function(start[2]))
+        elif instruction := _INSTRUCTION.match(line):
+            operands = (instruction[2] or "").split(";")[0].split("@")[0].strip()
+            _instruction(current, instruction[1], operands)
     return functions
 
 
-def _instruction(function: _Function, here: str, name: str, operands: str, whole: str) -> None:
-    target = _TARGET.search(whole)
+def _instruction(function: _Function, name: str, operands: str) -> None:
+    target = _TARGET.match(operands)
     if name in ("bl", "blx") and target:
-        function.calls.add(target[1])
+        function.calls.add(int(target[1], 16))
     elif (
         name == "blx" or (name == "bx" and operands != "lr") or (name == "mov" and operands.startswith("pc,"))
     ):
         function.indirect = True
-    elif _BRANCH.match(name) and target and target[1] != here:
-        function.calls.add(target[1])  # a tail call
-    elif name.startswith(("push", "vpush", "stmdb")) and (
-        name.startswith(("push", "vpush")) or operands.startswith("sp!")
-    ):
-        function.frame += _registers(operands)
+    elif _BRANCH.match(name) and target:
+        if target[2].split("+")[0] != function.name:
+            function.calls.add(int(target[1], 16))  # a tail call
+    elif name.startswith(("push", "vpush")) or (name.startswith("stmdb") and operands.startswith("sp!")):
+        function.frame += _pushed(operands)
     elif name.startswith("sub") and operands.startswith("sp,"):
         number = re.search(r"#(\d+)$", operands)
         if number:
             function.frame += int(number[1])
         else:
-            function.moves_by_register = True
+            function.unknown = True
     elif name.startswith("add") and re.match(r"sp, (sp, )?r\d", operands):
-        function.moves_by_register = True
+        function.unknown = True
 
 
-def _registers(operands: str) -> int:
+def _pushed(operands: str) -> int:
     """Bytes that a push of `{r4, r5-r7, lr}` or `{d8-d9}` moves."""
     total = 0
     for part in operands[operands.index("{") + 1 : operands.index("}")].split(","):
-        ends = [int(n) for n in re.findall(r"[rsd](\d+)", part)]
+        ends = [int(number) for number in re.findall(r"[rsd](\d+)", part)]
         count = ends[1] - ends[0] + 1 if len(ends) == 2 else 1
         total += count * (8 if part.strip().startswith("d") else 4)
     return total
 
 
-def _worst(
-    functions: dict[str, _Function],
-    indirect: Mapping[str, list[str]],
-    roots: tuple[str, ...],
-    interrupts: tuple[str, ...],
-    entry_bytes: int,
-) -> Stack:
-    unresolved: set[str] = set()
-    depths: dict[str, tuple[int, str]] = {}
+def _resolve(patterns: list[str], functions: dict[int, _Function], parsed: elf.Elf) -> set[int] | None:
+    """The addresses of the functions that `patterns` (see `analyse`) mean; None when one means nothing."""
+    found: set[int] = set()
+    for pattern in patterns:
+        if pattern.startswith(_TABLE):
+            symbols, word = pattern[len(_TABLE) :].split()
+            tables = [at for symbol, at in parsed.symbols.items() if fnmatchcase(symbol, symbols)]
+            entries = [elf.read_range(parsed.segments, at + 4 * int(word), 4) for at in tables]
+            meant = {struct.unpack("<I", entry)[0] & ~1 for entry in entries} & functions.keys()
+        else:
+            meant = {at for at, function in functions.items() if fnmatchcase(function.name, pattern)}
+        if not meant:
+            return None
+        found |= meant
+    return found
 
-    def callees(name: str) -> set[str]:
-        function = functions[name]
-        found = set(function.calls)
-        if function.indirect:
-            patterns = next((p for caller, p in indirect.items() if fnmatchcase(name, caller)), None)
-            if patterns is None:
-                unresolved.add(f"{name} calls through a pointer")
-                patterns = []
-            found |= {f for f in functions if any(fnmatchcase(f, pattern) for pattern in patterns)}
-        return found
 
-    def depth(name: str, above: tuple[str, ...]) -> int:
-        if name not in functions:
-            unresolved.add(f"{name} is not in the image's code")
+class _Search:
+    """The deepest chain through a graph of functions."""
+
+    def __init__(self, functions: dict[int, _Function], reach: Mapping[str, set[int] | None]) -> None:
+        self._functions = functions
+        self._starts = sorted(functions)
+        self._reach = reach
+        self._depths: dict[int, tuple[int, int | None]] = {}
+        self._unresolved: set[str] = set()
+
+    def worst(self, roots: tuple[str, ...], interrupts: tuple[str, ...], entry_bytes: int) -> Stack:
+        interrupt = self._deepest(interrupts)[0] + entry_bytes
+        total, at = self._deepest(roots)
+        chain = []
+        while at is not None:
+            chain.append((self._functions[at].name, self._functions[at].frame))
+            at = self._depths[at][1]
+        return Stack(total + interrupt, tuple(chain), interrupt, tuple(sorted(self._unresolved)))
+
+    def _deepest(self, patterns: tuple[str, ...]) -> tuple[int, int | None]:
+        starts = [a for a, f in self._functions.items() if any(fnmatchcase(f.name, p) for p in patterns)]
+        return max(((self._depth(start, ()), start) for start in starts), default=(0, None))
+
+    def _depth(self, at: int, above: tuple[int, ...]) -> int:
+        """Bytes from the entry of the function `at` on; `above`: who called, outermost first."""
+        function = self._functions[at]
+        if at in above:
+            round_trip = [self._functions[a].name for a in above[above.index(at) :]]
+            self._unresolved.add(f"recursion: {' -> '.join([*round_trip, function.name])}")
             return 0
-        if name in above:
-            unresolved.add(
-                f"{name} calls itself through {' -> '.join(above[above.index(name) + 1 :]) or 'itself'}"
-            )
-            return 0
-        if name not in depths:
-            if functions[name].moves_by_register:
-                unresolved.add(f"{name} has a frame of unknown size")
-            below = [(depth(callee, (*above, name)), callee) for callee in sorted(callees(name))]
-            deepest = max(below, default=(0, ""))
-            depths[name] = (functions[name].frame + deepest[0], deepest[1])
-        return depths[name][0]
+        if at not in self._depths:
+            if function.unknown:
+                self._unresolved.add(f"{function.name} has a frame of unknown size")
+            below = [
+                (self._depth(callee, (*above, at)), callee) for callee in sorted(self._callees(function))
+            ]
+            bytes_below, deepest = max(below, default=(0, None))
+            self._depths[at] = (function.frame + bytes_below, deepest)
+        return self._depths[at][0]
 
-    def deepest_of(patterns: tuple[str, ...]) -> tuple[int, str]:
-        starts = [f for f in sorted(functions) if any(fnmatchcase(f, pattern) for pattern in patterns)]
-        return max(((depth(start, ()), start) for start in starts), default=(0, ""))
-
-    interrupt = deepest_of(interrupts)[0] + entry_bytes
-    total, name = deepest_of(roots)
-    chain = []
-    while name:
-        chain.append((name, functions[name].frame))
-        name = depths[name][1]
-    return Stack(total + interrupt, tuple(chain), interrupt, tuple(sorted(unresolved)))
+    def _callees(self, function: _Function) -> set[int]:
+        # Library code written in assembly branches into the middle of its neighbours: what they use counts.
+        calls = {self._starts[bisect_right(self._starts, at) - 1] for at in function.calls}
+        if not function.indirect:
+            return calls
+        known = [reached for caller, reached in self._reach.items() if fnmatchcase(function.name, caller)]
+        if not known:
+            self._unresolved.add(f"{function.name} calls through a pointer")
+        if any(reached is None for reached in known):
+            self._unresolved.add(f"{function.name} reaches nothing of what is listed for it")
+        return calls.union(*(reached for reached in known if reached))
