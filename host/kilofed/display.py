@@ -211,7 +211,7 @@ def plain_line(event: RunEvent, rounds: int = 0) -> str:
         case Note(text, device):
             return f"  {device}: {text}" if device else f"  {text}"
         case RunEnded(done, seconds):
-            return f"{done} rounds done, {seconds:.1f} s"
+            return f"{done} rounds done, {duration(seconds)}"
         case _:
             return ""
 
@@ -220,7 +220,7 @@ def round_line(record: RoundRecord, rounds: int = 0) -> str:
     """A round as one line."""
     cohort = f"{len(record.taken)} of {len(record.devices)} devices"
     ended = "" if record.ended.value == "complete" else f", ended by {record.ended.value}"
-    tail = f"{cohort}{ended}, {record.seconds:.1f} s"
+    tail = f"{cohort}{ended}, {duration(record.seconds)}"
     if record.kind is Kind.PERSONAL:
         return (
             f"personal heads: {percent(record.own_accuracy)} of their own held-out samples"
@@ -235,6 +235,11 @@ def round_line(record: RoundRecord, rounds: int = 0) -> str:
 def percent(value: float | None) -> str:
     """0.9412 as "94.1 %", None as "-"."""
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds with as many digits as say something: "0.08 s", "12.4 s"."""
+    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
 
 
 def size(value: float | None) -> str:
@@ -329,7 +334,7 @@ def _rounds_table(report: Report) -> Table:
             "-" if row["loss"] is None else f"{row['loss']:.3f}",
             f"{row['taken']}/{row['cohort']}",
             row["ended"],
-            f"{row['seconds']:.1f}",
+            f"{row['seconds']:.2f}",
             size(row["up"]),
             size(row["down"]),
             "; ".join(f"{d['device']}: {d['reason']}" for d in row["dropped"]),

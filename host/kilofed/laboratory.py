@@ -26,9 +26,11 @@ from kilofed.fleet import Device, Fleet, new_identity
 from kilofed.native import build_native
 from kilofed.processes import Process
 from kilofed.samples import Samples
+from kilofed_tools.trainer import HOLDOUT_DEFAULT
 
 NATIVE = "posix"
 PI = "pi"
+NATIVE_RING = 400  # samples a native device keeps, at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,24 +116,34 @@ class Laboratory:
 
     def start_processes(self, port: int) -> None:
         """Starts the devices that are processes; they connect to this TCP port of this machine."""
-        if not self.has_processes:
-            return
-        native = build_native(progress=self._say) if any(p.board == NATIVE for p in self.places) else None
+        native = [place for place in self.places if place.board == NATIVE]
+        if native:
+            program = build_native(progress=self._say)
+            ring = max(
+                NATIVE_RING,
+                *(-(-len(place.samples) // HOLDOUT_DEFAULT) * HOLDOUT_DEFAULT for place in native),
+            )
+            options = ["--count", str(len(native)), "--board", NATIVE, "--ring", str(ring)]
+            self._start(native, [str(program), *options], port)
         for place in self.places:
-            if place.emulated:
-                continue
+            if place.board == PI:
+                self._start([place], [sys.executable, "-m", "kilofed_pi"], port)
+
+    def _start(self, places: Sequence[Place], command: list[str], port: int) -> None:
+        """One process that is all of `places`."""
+        command = [*command, "--connect", f"127.0.0.1:{port}", "--model", str(self._model)]
+        for place in places:
             folder = self.folder / place.name
             folder.mkdir(parents=True, exist_ok=True)
             page, data = folder / "settings.bin", folder / "samples.bin"
             _write_private(page, settings.encode(_identity(self._device(place))))
             data.write_bytes(placed.encode(place.samples.inputs, place.samples.labels))
-            program = [str(native)] if place.board == NATIVE else [sys.executable, "-m", "kilofed_pi"]
-            options = ["--connect", f"127.0.0.1:{port}", "--model", str(self._model)]
-            options += ["--settings", str(page), "--samples", str(data)]
-            process = self._stack.enter_context(Process([*program, *options], log=folder / "log"))
-            process.start()
-            self.processes[place.name] = process
-            self._say(f"starting {place.name}, a process")
+            command += ["--settings", str(page), "--samples", str(data)]
+        first = places[0].name
+        self._say(f"starting {first}" + (f" and {len(places) - 1} more in one process" if places[1:] else ""))
+        process = self._stack.enter_context(Process(command, log=self.folder / first / "log"))
+        process.start()
+        self.processes[first] = process
 
     def check(self) -> None:
         """BoardError when a process ended by itself.
@@ -154,7 +166,7 @@ class Laboratory:
 def _write_private(path: Path, content: bytes) -> None:
     """A file that only its owner may read: it holds a key."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(handle, "wb") as stream:
+    with os.fdopen(handle, "wb") as stream:
         stream.write(content)
 
 
