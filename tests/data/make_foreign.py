@@ -2,8 +2,8 @@
 
     python tests/data/make_foreign.py [--out FOLDER]        needs TensorFlow; the same files every time
 
-Each is a few kilobytes of random weights. The names say what is odd about them; tests/unit/test_adapt.py says what is
-to become of each. Inputs are 9x7x2 or 11 values: shapes that divide badly.
+Each is a few kilobytes of random weights. The names say what is odd about them; tests/unit/test_adapt.py says
+what is to become of each. Inputs are 9x7x2 or 11 values: shapes that divide badly.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def convert(
     """The .tflite of a network. ends: type of input and output. mode: int8, int16, hybrid or float."""
     spec = tf.TensorSpec((1 if fixed_batch else None, *shape), tf.float32)
     concrete = tf.function(lambda x: net(x, training=False)).get_concrete_function(spec)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(concrete)], net)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [convert_variables_to_constants_v2(concrete)], net
+    )
     rng = np.random.default_rng(99)
     data = rng.normal(0, 1, (50, 1, *shape)).astype(np.float32)
 
@@ -111,10 +113,16 @@ def models() -> Iterator[tuple[str, bytes]]:
     yield "no_bias", convert(weights(vector(dense(CLASSES), softmax()), 3, bias=False), VECTOR)
     yield "per_channel", convert(weights(vector(dense(CLASSES), softmax()), 4), VECTOR, per_channel=True)
     yield "relu_head", convert(weights(vector(dense(CLASSES, activation="relu")), 5), VECTOR)
-    yield "float_ends", convert(weights(image(flatten(), dense(CLASSES), softmax()), 6), IMAGE, ends=tf.float32)
+    yield (
+        "float_ends",
+        convert(weights(image(flatten(), dense(CLASSES), softmax()), 6), IMAGE, ends=tf.float32),
+    )
     yield "uint8_ends", convert(weights(image(flatten(), dense(CLASSES), softmax()), 7), IMAGE, ends=tf.uint8)
     yield "binary", convert(weights(vector(dense(1, activation="sigmoid")), 8), VECTOR)
-    yield "binary_float_ends", convert(weights(vector(dense(1, activation="sigmoid")), 9), VECTOR, ends=tf.float32)
+    yield (
+        "binary_float_ends",
+        convert(weights(vector(dense(1, activation="sigmoid")), 9), VECTOR, ends=tf.float32),
+    )
     keep = pool(keepdims=True)
     yield "conv_head", convert(weights(image(keep, one(None), flatten(), softmax()), 10), IMAGE)
     whole = layers.Conv2D(CLASSES, (5, 4), padding="valid")
@@ -126,9 +134,14 @@ def models() -> Iterator[tuple[str, bytes]]:
     yield "only_head", convert(weights(only, 14), VECTOR)
     # to be refused
     yield "x_float", convert(weights(vector(dense(CLASSES), softmax()), 21), VECTOR, mode="float")
-    large = tf.keras.Sequential([tf.keras.Input((40,)), dense(40, activation="relu"), dense(CLASSES), softmax()])
+    large = tf.keras.Sequential(
+        [tf.keras.Input((40,)), dense(40, activation="relu"), dense(CLASSES), softmax()]
+    )
     yield "x_hybrid", convert(weights(large, 22), (40,), mode="hybrid")
-    yield "x_int16", convert(weights(vector(dense(CLASSES), softmax()), 23), VECTOR, mode="int16", ends=tf.int16)
+    yield (
+        "x_int16",
+        convert(weights(vector(dense(CLASSES), softmax()), 23), VECTOR, mode="int16", ends=tf.int16),
+    )
     yield "x_sigmoids", convert(weights(vector(dense(4, activation="sigmoid")), 24), VECTOR)
     yield "x_regression", convert(weights(vector(dense(1)), 25), VECTOR)
     yield "x_two_outputs", convert(weights(two_outputs(), 26), VECTOR)

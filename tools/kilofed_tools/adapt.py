@@ -39,6 +39,9 @@ from kilofed_tools.tflite import Op, Operator, TensorType, TFLiteModel, read_mod
 
 NOISE_SAMPLES = 64
 NOISE_SEED = 1
+_KEEP_CODES = (
+    64  # trainer's units an int8 step: from here on rounding the step changes logits by less than 1 %
+)
 _RESHAPES = (Op.RESHAPE, Op.SQUEEZE, Op.EXPAND_DIMS)
 _CONVERTER_ENTRY = "CONVERSION_METADATA"  # the converter's own version and options
 _VALID = 1  # the schema's Padding.VALID
@@ -295,7 +298,12 @@ def _master_of(
         _refuse("the head is not quantized", "quantize the model to int8 with `kilofed convert`", head)
     units = x.scale * 2.0**heads.UNIT_BITS
     codes = np.asarray(w.array(), np.int64).reshape(classes, features) - w.zero_points.reshape(-1, 1)
-    weights = codes * w.scales.astype(np.float64).reshape(-1, 1) * units * tail.beta
+    steps = w.scales.astype(np.float64) * units * tail.beta
+    if len(steps) == 1 and steps[0] >= _KEEP_CODES:
+        # The nearest whole step for all keeps every code as it is: logits are scaled by a hair, their order
+        # stays.
+        steps = np.rint(steps)
+    weights = codes * steps.reshape(-1, 1)
     bias = np.zeros(classes)
     if len(head.inputs) > 2 and head.inputs[2] >= 0:
         b = model.tensors[head.inputs[2]]
@@ -304,8 +312,7 @@ def _master_of(
                 "the head's bias is not constant int32 [C]", "quantize the model with `kilofed convert`", head
             )
         # By the contract of TFLite a bias has the scale s_x * s_w of its channel, whatever the file says.
-        scales = w.scales.astype(np.float64) * units * tail.beta
-        bias = np.asarray(b.array(), np.float64).ravel() * scales
+        bias = np.asarray(b.array(), np.float64).ravel() * steps
     else:
         notes.append("a bias of zeros was added")
     if len(w.scales) > 1:
