@@ -129,6 +129,7 @@ class LiveDisplay(Display):
             get_renderable=self._render, console=self._console, refresh_per_second=4, transient=False
         )
         self._running = False
+        self._over = False
 
     def __call__(self, event: RunEvent) -> None:
         if isinstance(event, RunStarted):
@@ -138,9 +139,12 @@ class LiveDisplay(Display):
                 self._live.start()
                 self._running = True
         elif isinstance(event, DeviceChanged):
-            self._views[event.view.device] = event.view
+            if not self._over:
+                self._views[event.view.device] = event.view
         elif isinstance(event, RoundStarted):
             self._round = event
+        elif isinstance(event, RunEnded):
+            self._over = True  # that devices leave now is no news
         if not isinstance(event, (DeviceChanged, RoundStarted, RunStarted, RunEnded)):
             line = plain_line(event, self._config.rounds if self._config else 0)
             if line:
@@ -156,8 +160,6 @@ class LiveDisplay(Display):
             self._live = None
 
     def _render(self) -> Table:
-        from rich.table import Table
-
         total = self._config.rounds if self._config else 0
         if self._round is None:
             title = "waiting for devices"
@@ -165,7 +167,7 @@ class LiveDisplay(Display):
             title = "each device trains a head of its own"
         else:
             title = f"round {self._round.number} of {total}"
-        table = Table(title=f"{title} · {time.monotonic() - self._begun:.0f} s", title_justify="left")
+        table = _table(f"{title} · {time.monotonic() - self._begun:.0f} s")
         for name, right in (
             ("device", False), ("board", False), ("samples", True), ("state", False), ("progress", False),
             ("loss", True), ("up", True), ("down", True),
@@ -289,13 +291,11 @@ def show_files(report: Report, console: Console) -> None:
 
 
 def _side_by_side(report: Report) -> Table:
-    from rich.table import Table
-
     on_test, held_out = report["accuracy"], report["held_out"]
-    table = Table(title="what was learnt", title_justify="left")
+    table = _table("what was learnt")
     table.add_column("")
-    table.add_column("on the test set", justify="right")
-    table.add_column("on the devices' own held-out samples", justify="right")
+    table.add_column("test set", justify="right")
+    table.add_column("devices' held-out samples", justify="right")
     for name, test, own in (
         ("each device alone", on_test["alone"], held_out["alone"]),
         ("federated", on_test["federated"], held_out["federated"]),
@@ -308,9 +308,7 @@ def _side_by_side(report: Report) -> Table:
 
 
 def _rounds_table(report: Report) -> Table:
-    from rich.table import Table
-
-    table = Table(title="rounds", title_justify="left")
+    table = _table("rounds")
     for name in (
         "round",
         "test set",
@@ -343,9 +341,7 @@ def _rounds_table(report: Report) -> Table:
 
 
 def _devices_table(report: Report) -> Table:
-    from rich.table import Table
-
-    table = Table(title="devices", title_justify="left")
+    table = _table("devices")
     for name in ("device", "board", "samples", "rounds", "up", "down", "alone", "global", "personal"):
         table.add_column(name, justify="left" if name in ("device", "board") else "right")
     for row in report["device_table"]:
@@ -363,7 +359,15 @@ def _devices_table(report: Report) -> Table:
     return table
 
 
-def _bar(progress: float, width: int = 12) -> str:
+def _table(title: str) -> Table:
+    """Narrow enough for 80 columns: rules and single spaces, no boxes."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+
+
+def _bar(progress: float, width: int = 10) -> str:
     full = round(progress * width)
     return "━" * full + "╌" * (width - full)
 
