@@ -56,8 +56,8 @@ def make_order(head: bytes, *, round: int = 1, **changes: object) -> Train:
     """An order to train from a head blob."""
     rates = trainer.lr_multipliers(0.1, SPEC.ms)
     fields: dict[str, object] = {
-        "round": round, "head": heads.head_hash(head), "seed": 77 + round, "epochs": 3, "batch": 16,
-        "codec": 1,
+        "round": round, "head": heads.head_hash(head), "seed": 77 + round & 0xFFFFFFFF,
+        "epochs": 3, "batch": 16, "codec": 1,
         "lr_weights": Multiplier(*rates.lr_w), "lr_bias": Multiplier(*rates.lr_b), "prox": Multiplier(),
     }  # fmt: skip
     return Train(**(fields | changes))  # type: ignore[arg-type]
