@@ -1,4 +1,4 @@
-"""Endpoint against endpoint: over pipes that lose, damage, repeat and cut; against peers that say all sorts."""
+"""Endpoint against endpoint: over pipes that lose, damage, repeat and cut; against hostile peers."""
 
 from __future__ import annotations
 
