@@ -6,8 +6,8 @@
  *
  * Decoding trusts nothing: the bytes are walked once and must be exactly one definite array in shortest form, complete,
  * without tags and not nested beyond KF_MESSAGE_DEPTH (so nothing recurses), and then every known field must be of its
- * type, size and range. Elements after the known ones are ignored: that is the compatibility rule. Text is not checked
- * to be UTF-8: a device does not read any. */
+ * type, size and range, text of strict UTF-8 too. Elements after the known ones are ignored: that is the compatibility
+ * rule. */
 #ifndef KILOFED_MESSAGE_H
 #define KILOFED_MESSAGE_H
 

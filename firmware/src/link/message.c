@@ -232,6 +232,32 @@ static int hash_decode(zcbor_state_t *state, uint8_t *to) {
     return 1;
 }
 
+/* Strict UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. */
+static int is_utf8(const uint8_t *at, size_t size) {
+    uint32_t left = 0;  /* continuation bytes still to come */
+    uint32_t value = 0; /* of the character so far */
+    uint32_t least = 0; /* what it must reach: below that the form is overlong */
+    for (size_t i = 0; i < size; i++) {
+        const uint8_t byte = at[i];
+        if (left > 0) {
+            value = (value << 6) | (byte & 63u);
+            left--;
+            if ((byte & 0xC0u) != 0x80u ||
+                (left == 0 && (value < least || value > 0x10FFFFu || (value >> 11) == 0x1Bu))) {
+                return 0;
+            }
+        } else if (byte >= 0x80u) {
+            left = byte >= 0xF0u ? 3u : byte >= 0xE0u ? 2u : 1u;
+            least = left == 3u ? 0x10000u : left == 2u ? 0x800u : 0x80u;
+            value = byte & (0x3Fu >> left);
+            if (byte < 0xC0u || byte >= 0xF8u) {
+                return 0;
+            }
+        }
+    }
+    return left == 0;
+}
+
 static int field_decode(zcbor_state_t *state, const field_t *field, uint8_t *to) {
     switch (field->kind) {
     case HASH:
@@ -252,7 +278,8 @@ static int field_decode(zcbor_state_t *state, const field_t *field, uint8_t *to)
     case OPTIONAL: {
         struct zcbor_string string;
         if (!(field->kind == BYTES ? zcbor_bstr_decode(state, &string) : zcbor_tstr_decode(state, &string)) ||
-            string.len > UINT16_MAX || !in_range(field, (uint32_t)string.len)) {
+            string.len > UINT16_MAX || !in_range(field, (uint32_t)string.len) ||
+            (field->kind != BYTES && !is_utf8(string.value, string.len))) {
             return 0;
         }
         const kf_span_t span = {string.value, (uint16_t)string.len};
