@@ -78,7 +78,7 @@ class Runner:
 
     def run(self, samples: NDArray[np.int8]) -> NDArray[np.int8]:
         """int8 [N, output size] for int8 samples [N, ...] of as many bytes as the input has."""
-        flat = samples.reshape(len(samples), -1)
+        flat = samples.reshape(len(samples), math.prod(samples.shape[1:]))
         if samples.dtype != np.int8 or flat.shape[1] != math.prod(self.input_shape):
             raise ModelError(
                 f"samples of {flat.shape[1]} x {samples.dtype} do not fit int8 {list(self.input_shape)}",

@@ -522,9 +522,12 @@ def backbone(model: bytes) -> bytes:
     """The model cut before its head: a .tflite of its own whose output is the features, int8.
 
     Without the head's entry and without a memory plan (which counts tensors that are gone).
+    ModelContractError when the model has no backbone: its input are the features.
     """
     parsed = read_model(model)
     spec = find_head(parsed)
+    if spec.features_tensor in parsed.inputs:
+        _outside("the model is nothing but its head", "use its input as the features")
     graph = parsed.subgraph
     keep = [op.table for op in parsed.operators if op.index < spec.op]
     graph.values["operators"] = keep
