@@ -14,7 +14,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from kilofed.connection import Connection
 from kilofed.errors import RunMismatchError
@@ -31,6 +31,9 @@ from kilofed_tools import heads
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 WATCH_SECONDS = 0.5
+
+#: Told of bytes on a line: its name, whether they came up from the device, and the bytes.
+Capture: TypeAlias = Callable[[str, bool, bytes], None]
 
 
 def resume_or_create(folder: Path, *, config: RunConfig, model: bytes) -> tuple[Run, bool]:
@@ -69,6 +72,7 @@ def run_federation(
     measure: Callable[[GlobalModel], float] | None = None,
     observers: Sequence[Callable[[RunEvent], None]] = (),
     watch: Callable[[], None] | None = None,
+    capture: Capture | None = None,
 ) -> bool:
     """Runs every round that is left. True when all are done, False when a signal stopped it.
 
@@ -90,6 +94,7 @@ def run_federation(
                 measure=measure,
                 observers=observers,
                 watch=watch,
+                capture=capture,
             )
         )
     )
@@ -106,16 +111,16 @@ async def federate(
     measure: Callable[[GlobalModel], float] | None = None,
     observers: Sequence[Callable[[RunEvent], None]] = (),
     watch: Callable[[], None] | None = None,
+    capture: Capture | None = None,
 ) -> None:
     """`run_federation` without the signals, inside a running loop."""
     engine = engine_of(run, fleet=fleet, measure=measure, observers=observers)
     async with contextlib.AsyncExitStack() as stack:
         for port in ports:
-            engine.attach(
-                await stack.enter_async_context(Connection.serial(port, endpoint=engine.endpoint()))
-            )
+            line = Connection.serial(port, endpoint=engine.endpoint(), capture=_tap(capture, port))
+            engine.attach(await stack.enter_async_context(line))
         if listen is not None:
-            bound = await stack.enter_async_context(_listening(engine, *listen))
+            bound = await stack.enter_async_context(_listening(engine, *listen, capture))
             if on_listening is not None:
                 on_listening(bound)
         stack.push_async_callback(engine.close)
@@ -154,7 +159,7 @@ def is_finished(run: Run) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _listening(engine: Engine, host: str, port: int) -> AsyncIterator[int]:
+async def _listening(engine: Engine, host: str, port: int, capture: Capture | None) -> AsyncIterator[int]:
     """Takes TCP devices while the context is open; gives the port."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -163,7 +168,8 @@ async def _listening(engine: Engine, host: str, port: int) -> AsyncIterator[int]
         assert task is not None
         tasks.add(task)
         try:
-            async with Connection(engine.endpoint(), transport) as line:
+            tap = _tap(capture, transport.name)
+            async with Connection(engine.endpoint(), transport, capture=tap) as line:
                 await engine.serve(line)
         except asyncio.CancelledError:
             pass  # the run has ended: leaving the connection has said goodbye
@@ -178,6 +184,10 @@ async def _listening(engine: Engine, host: str, port: int) -> AsyncIterator[int]
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _tap(capture: Capture | None, name: str) -> Callable[[bool, bytes], None] | None:
+    return None if capture is None else lambda up, data: capture(name, up, data)
 
 
 async def _watching(watch: Callable[[], None] | None) -> None:

@@ -14,10 +14,11 @@ from kilofed.cli.common import common_options, fleet_option, json_option, print_
 @click.option(
     "--remove", metavar="NAME", multiple=True, help="Forget this device and its key; a name or an id."
 )
+@click.option("--ports", is_flag=True, help="List the serial ports of this machine instead.")
 @fleet_option
 @json_option
 @common_options
-def command(remove: tuple[str, ...], fleet_path: Path | None, as_json: bool) -> None:
+def command(remove: tuple[str, ...], ports: bool, fleet_path: Path | None, as_json: bool) -> None:
     """List the devices this host knows, or forget one.
 
     Devices are registered by `kilofed flash`. Keys are never shown.
@@ -26,6 +27,9 @@ def command(remove: tuple[str, ...], fleet_path: Path | None, as_json: bool) -> 
     Example:
       kilofed devices --remove kitchen
     """
+    if ports:
+        _show_ports(as_json)
+        return
     from kilofed.fleet import Fleet, default_path
 
     with Fleet(fleet_path or default_path()) as fleet:
@@ -53,6 +57,18 @@ def command(remove: tuple[str, ...], fleet_path: Path | None, as_json: bool) -> 
     print_table(
         ("name", "board", "id", "last seen"), [(d.name, d.board, d.hex, _ago(d.last_seen)) for d in devices]
     )
+
+
+def _show_ports(as_json: bool) -> None:
+    from serial.tools import list_ports
+
+    found = sorted((p.device, p.description or "", p.manufacturer or "") for p in list_ports.comports())
+    if as_json:
+        print_json([dict(zip(("port", "description", "maker"), row, strict=True)) for row in found])
+    elif found:
+        print_table(("port", "description", "maker"), found)
+    else:
+        click.echo("no serial ports: plug a board in", err=True)
 
 
 def _ago(then: float | None) -> str:

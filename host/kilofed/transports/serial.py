@@ -178,8 +178,12 @@ class FdSerial(Transport):
         self._loop.remove_writer(self._fd)
         for future in self._waiting:
             _resolve(future)
+        # pyserial forgets to close a socket whose other end has gone: it gives up when shutdown() fails.
+        socket = getattr(self._port, "_socket", None)
         with contextlib.suppress(OSError, serial.SerialException):  # it went away first
             self._port.close()
+        if socket is not None:
+            socket.close()
 
 
 class ThreadedSerial(Transport):
