@@ -1,0 +1,1 @@
+"""Figures that can be repeated: exact counts, sizes, bytes, accuracies. README.md says how to read them."""
