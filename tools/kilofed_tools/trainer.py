@@ -16,7 +16,7 @@ no clock."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -356,6 +356,15 @@ class TrainResult:
     samples: int
 
 
+class Progress(NamedTuple):
+    """How far a training is. done, total: samples over all epochs. loss_q12: of the last finished epoch,
+    LOSS_MAX before there is one."""
+
+    done: int
+    total: int
+    loss_q12: int
+
+
 def train(
     W: Integers,
     b: Integers,
@@ -370,6 +379,25 @@ def train(
     base: the received head (W, b) in the trainer's units, needed when config.prox is not 0.
     Raises TrainError on shapes and ranges, and when there is no sample.
     """
+    steps = train_steps(W, b, x, y, config, base)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: TrainResult = stop.value
+            return result
+
+
+def train_steps(
+    W: Integers,
+    b: Integers,
+    x: Integers,
+    y: Integers,
+    config: TrainConfig,
+    base: tuple[Integers, Integers] | None = None,
+) -> Generator[Progress, None, TrainResult]:
+    """`train` cut after every batch, for callers that have something else to do in between: yields where it
+    is, returns the result (as StopIteration's value). Errors are raised at the first step."""
     _check_shapes(W, b, x)
     _check_labels(y, len(x), len(W))
     if not 1 <= len(x) <= MAX_SAMPLES:
@@ -383,23 +411,24 @@ def train(
         W_base, b_base = base[0].astype(np.int64), base[1].astype(np.int64)
         _check_shapes(W_base, b_base, x)
 
+    n = len(x)
     features = x.astype(np.float64)
-    d_y: list[Ints] = []
-    total: list[Ints] = []
+    loss_q12, done = LOSS_MAX, 0
     peak = 0
-    orders = shuffles(len(x), config.seed)
-    for epoch in range(config.epochs):
-        last = epoch == config.epochs - 1
+    orders = shuffles(n, config.seed)
+    for _ in range(config.epochs):
+        d_y: list[Ints] = []
+        total: list[Ints] = []
+        peak = 0
         order = np.array(next(orders))
-        for start in range(0, len(order), config.batch):
+        for start in range(0, n, config.batch):
             chosen = order[start : start + config.batch]
             xs = features[chosen]
             z = _forward(W_now, b_now, xs)
             errors, batch_d_y, batch_total = softmax_errors(z, y[chosen])
-            if last:
-                d_y.append(batch_d_y)
-                total.append(batch_total)
-                peak = max(peak, int(np.abs(z).max()))
+            d_y.append(batch_d_y)
+            total.append(batch_total)
+            peak = max(peak, int(np.abs(z).max()))
             W_before, b_before = W_now, b_now
             if config.lr_w.mantissa:
                 G = (errors.T.astype(np.float64) @ xs).astype(np.int64)
@@ -411,10 +440,11 @@ def train(
             if prox.mantissa:
                 W_now = np.clip(W_now - _scale(W_before - W_base, prox), -WEIGHT_MAX, WEIGHT_MAX)
                 b_now = np.clip(b_now - _scale(b_before - b_base, prox), -BIAS_MAX, BIAS_MAX)
-
-    n = len(x)
-    loss = int(_losses(np.concatenate(d_y), np.concatenate(total)).sum())
-    return TrainResult(W_now.astype(np.int32), b_now.astype(np.int32), (loss + n // 2) // n, peak, n)
+            done += len(chosen)
+            yield Progress(done, n * config.epochs, loss_q12)
+        loss = int(_losses(np.concatenate(d_y), np.concatenate(total)).sum())
+        loss_q12 = (loss + n // 2) // n
+    return TrainResult(W_now.astype(np.int32), b_now.astype(np.int32), loss_q12, peak, n)
 
 
 # ---- the ring's rule, and what a device needs
