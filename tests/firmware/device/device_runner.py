@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,17 +47,19 @@ PARTS = (
 )  # fmt: skip
 
 
-def build(
-    name: str, main: Path, *, flags: list[str], compiler: str = "gcc", link: list[str] | None = None
-) -> Path:
-    """Compile `main` with the whole core into build/tests/device, unless it is newer than its sources."""
+def build(name: str, mains: Sequence[Path], *, flags: list[str], compiler: str = "gcc") -> Path:
+    """Compile `mains` with the whole core into build/tests/device, unless it is newer than its sources."""
     deps = ROOT / "build" / "deps"
-    fetch = FIRMWARE / "cmake" / "fetch_sources.py"
-    subprocess.run([sys.executable, fetch, deps], check=True)
+    subprocess.run([sys.executable, FIRMWARE / "cmake" / "fetch_sources.py", deps], check=True)
     BUILD.mkdir(parents=True, exist_ok=True)
     target = BUILD / name
     core = sorted(FIRMWARE.glob("src/*/*.c"))
-    watched = [main, *core, *FIRMWARE.glob("include/kilofed/*.h"), *FIRMWARE.glob("src/*/*.h")]
+    headers = [
+        *FIRMWARE.glob("include/kilofed/*.h"),
+        *FIRMWARE.glob("src/*/*.h"),
+        *mains[0].parent.glob("*.h"),
+    ]
+    watched = [*mains, *core, *headers]
     if target.exists() and target.stat().st_mtime > max(path.stat().st_mtime for path in watched):
         return target
     include = [
@@ -66,34 +69,21 @@ def build(
         "-isystem",
         str(deps / "monocypher"),
     ]
-    objects = []
-    with_temporary = BUILD / f"{name}.{os.getpid()}"
-    with_temporary.mkdir(exist_ok=True)
     theirs = [*sorted((deps / "zcbor").glob("*.c")), *sorted((deps / "monocypher").glob("*.c"))]
-    for source in [main, *core, *theirs]:
-        warn = ["-std=c11", "-w"] if source in theirs else WARNINGS
-        # What is not ours is compiled as the firmware compiles it.
-        ours = flags if source not in theirs else [f for f in flags if not f.startswith("-fsanitize")]
-        made = with_temporary / f"{source.parent.name}_{source.stem}.o"
-        command = [
-            compiler,
-            *warn,
-            *ours,
-            "-DBLAKE2_NO_UNROLLING",
-            *include,
-            "-c",
-            str(source),
-            "-o",
-            str(made),
-        ]
+    folder = BUILD / f"{name}.{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    made = []
+    for source in [*mains, *core, *theirs]:
+        # What is not ours is compiled as the firmware does it: without our warnings, and not instrumented.
+        own = [*WARNINGS, *flags]
+        if source in theirs:
+            own = ["-std=c11", "-w", *(flag for flag in flags if not flag.startswith("-fsanitize"))]
+        made.append(folder / f"{source.parent.name}_{source.stem}.o")
+        command = [compiler, *own, "-DBLAKE2_NO_UNROLLING", *include, "-c", str(source), "-o", str(made[-1])]
         subprocess.run(command, check=True)
-        objects.append(made)
-    partial = with_temporary / "linked"
-    subprocess.run([compiler, *flags, *map(str, objects), *(link or []), "-o", str(partial)], check=True)
-    partial.replace(target)
-    for made in objects:
-        made.unlink()
-    with_temporary.rmdir()
+    subprocess.run([compiler, *flags, *map(str, made), "-o", str(folder / "linked")], check=True)
+    (folder / "linked").replace(target)
+    shutil.rmtree(folder)
     return target
 
 

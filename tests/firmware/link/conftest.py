@@ -17,6 +17,6 @@ from device_runner import HERE, SANITIZE, Runner, build
 @pytest.fixture(scope="session")
 def runner() -> Iterator[Runner]:
     """The core under address and undefined-behaviour sanitizers."""
-    process = Runner(build("runner", HERE / "runner.c", flags=SANITIZE))
+    process = Runner(build("runner", [HERE / "runner.c"], flags=SANITIZE))
     yield process
     process.close()
