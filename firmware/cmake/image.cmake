@@ -20,20 +20,20 @@ if(NOT KF_BOARD_PORT STREQUAL template)
   target_compile_options(template PRIVATE ${KF_WARNINGS})
 endif()
 
-function(kf_image target pool_bytes)
+function(kf_image target)
   add_executable(${target} ${ARGN})
   target_link_libraries(${target} PRIVATE port kilofed)
   target_link_options(${target} PRIVATE
-    ${KF_BOARD_FLAGS} -nostartfiles --specs=nano.specs -T${KF_BOARD_LD} -Wl,--defsym=KF_POOL_BYTES=${pool_bytes}
+    ${KF_BOARD_FLAGS} -nostartfiles --specs=nano.specs -T${KF_BOARD_LD}
     -Wl,--gc-sections -Wl,-Map=$<TARGET_FILE:${target}>.map -Wl,--fatal-warnings -Wl,--no-warn-rwx-segments)
   set_target_properties(${target} PROPERTIES SUFFIX .elf LINK_DEPENDS ${KF_BOARD_LD})
 endfunction()
 
-kf_image(bare 0)
+kf_image(bare)
 
 if(KF_MODEL)
   cmake_path(ABSOLUTE_PATH KF_MODEL BASE_DIRECTORY "${CMAKE_SOURCE_DIR}" NORMALIZE)
   set_source_files_properties(port/cortexm/model.S PROPERTIES
-    COMPILE_DEFINITIONS "KF_MODEL_FILE=\"${KF_MODEL}\"" OBJECT_DEPENDS "${KF_MODEL}")
-  kf_image(image ${KF_POOL_BYTES} port/cortexm/model.S)
+    COMPILE_DEFINITIONS "KF_MODEL_FILE=\"${KF_MODEL}\";KF_POOL_BYTES=${KF_POOL_BYTES}" OBJECT_DEPENDS "${KF_MODEL}")
+  kf_image(image port/cortexm/model.S)
 endif()

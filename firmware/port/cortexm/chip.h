@@ -21,8 +21,8 @@ typedef union kf_vector {
 /* Placed behind the sixteen system vectors: the chip's own interrupts, from IRQ 0. */
 #define KF_CHIP_VECTORS __attribute__((section(".vectors.chip"), used))
 
-/* Clocks, a tick of at least 50 and at most 1000 Hz, the UART at KF_BOARD_BAUD, its interrupts in the NVIC. Called once, with
- * interrupts masked by PRIMASK; the caller unmasks them. Must not wait unbounded for a ready bit. */
+/* Clocks, a tick of at least 50 and at most 1000 Hz, the UART at KF_BOARD_BAUD, its interrupts in the NVIC. Called once, and
+ * again by the fault handler, with interrupts masked by PRIMASK; the caller unmasks them. Must not wait unbounded for a ready bit. */
 void kf_chip_start(void);
 
 /* Milliseconds since kf_chip_start(), wrapping at 2^32; steps of up to 20 ms are fine. */

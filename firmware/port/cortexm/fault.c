@@ -28,6 +28,7 @@ static void put_hex(uint32_t value) {
 
 /* frame: what the core stacked on entry: r0-r3, r12, lr, pc, xpsr (Armv7-M ARM B1.5.6). */
 __attribute__((used)) void kf_fault_report(const uint32_t *frame) {
+    kf_chip_start(); /* it may have come before main() did that */
     put_text("\r\nkilofed: fault on " KF_BOARD_NAME " at pc ");
     put_hex(frame[6]);
     put_text(" lr ");

@@ -1,8 +1,7 @@
 """Build a board's firmware: drive CMake and Ninja, and read what came out.
 
 One folder a board, `build/firmware/<board>`, compiled once for all models: a model is only linked in, last
-in flash. So building for another model takes a fraction of a second, and nothing at all when nothing
-changed.
+in flash. So building for another model takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -30,6 +29,9 @@ from kilofed.errors import BuildError, ToolMissingError
 Progress = Callable[[str], None]
 """Told in a few words what is being done now."""
 
+MODEL = "model.tflite"
+"""The copy of the model, in the build folder: wherever the original lies, CMake sees one path."""
+
 _ERROR = re.compile(r"error:|Error:|undefined reference|will not fit|overflowed|CMake Error")
 
 TOOLS = {"arm-none-eabi-gcc": "gcc-arm-none-eabi", "cmake": "cmake", "ninja": "ninja-build"}
@@ -46,45 +48,39 @@ def build(
     """Build the firmware of `board` with the .tflite `model` inside, or the bare image when None.
 
     out_dir: where to build; by default `build/firmware/<board>` of the checkout. The image's ELF file and
-    its linker map (`.elf.map`) stay in its `images/`, under a name made of the model's hash, until the same
-    model is built again. Raises FitError before anything is linked when the model does not fit;
-    ToolMissingError; BuildError; what reading the model raises.
+    its linker map (`.elf.map`) stay in its `images/`, under a name made of the model's hash.
+
+    Raises FitError before anything is linked when the model does not fit; ToolMissingError; BuildError; for
+    bytes that are no device model ModelError.
     """
     if isinstance(board, str):
         board = catalogue.load(board)
-    folder = out_dir or build_dir(board)
-    say = progress or (lambda _: None)
+    bare = link(board, None, out_dir=out_dir, progress=progress)
     if model is None:
-        return _make(board, folder, None, b"", 0, say)
-    data = _read_model(model)
-    bare = _make(board, folder, None, b"", 0, say)
+        return bare
+    try:
+        data = model.read_bytes()
+    except OSError as error:
+        raise BuildError(f"cannot read {model}: {error.strerror}", "name an existing .tflite file") from error
     fitting = fit.from_bare(board, bare, data)
     fitting.check()
-    return _make(board, folder, model, data, fitting.pool_bytes, say)
+    return link(board, data, pool_bytes=fitting.pool_bytes, out_dir=out_dir, progress=progress)
 
 
-def build_dir(board: Board) -> Path:
-    """Where the firmware of `board` is built by default. Raises BuildError outside a checkout."""
-    root = catalogue.repository()
-    if root is None:
-        raise BuildError(
-            "this installation has no firmware sources",
-            "clone the repository and run kilofed from there",
-            board=board.name,
-        )
-    return root / "build" / "firmware" / board.name
-
-
-def _read_model(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BuildError(f"cannot read {path}: {error.strerror}", "name an existing .tflite file") from error
-
-
-def _make(
-    board: Board, folder: Path, model: Path | None, data: bytes, pool_bytes: int, say: Progress
+def link(
+    board: Board,
+    model: bytes | None,
+    *,
+    pool_bytes: int = 0,
+    out_dir: Path | None = None,
+    progress: Progress | None = None,
 ) -> Image:
+    """The same with the bytes of a model and a memory block of `pool_bytes`, both taken unchecked.
+
+    `build` works them out. Raises ToolMissingError and BuildError.
+    """
+    source = _sources(board)
+    folder = out_dir or source.parent / "build" / "firmware" / board.name
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
             raise ToolMissingError(
@@ -93,67 +89,60 @@ def _make(
                 board=board.name,
                 tool=tool,
             )
-    root = catalogue.repository()
-    if root is None:
-        build_dir(board)
-        raise AssertionError("unreachable: build_dir raises outside a checkout")
-    source = root / "firmware"
-    target = "bare" if model is None else "image"
-    name = "bare" if model is None else hashlib.blake2b(data, digest_size=8).hexdigest()
+    say = progress or (lambda _: None)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        _configure(board, source, folder, model, pool_bytes, say)
-        say(
-            f"compiling the firmware of {board.name}"
-            if model is None
-            else f"linking {model.name} into {board.name}"
-        )
+        if model is None:
+            target, name = "bare", "bare"
+        else:
+            target, name = "image", f"{hashlib.blake2b(model, digest_size=8).hexdigest()}-{pool_bytes}"
+            _replace(folder / MODEL, model)
+        _configure(board, source, folder, pool_bytes if model is not None else None, say)
+        say(f"{'compiling' if model is None else 'linking a model into'} the firmware of {board.name}")
         _run(board, ["cmake", "--build", str(folder), "--target", target], source)
-        made = folder / f"{target}.elf"
-        kept = folder / "images" / f"{name}.elf"
-        if not kept.exists() or kept.stat().st_mtime_ns != made.stat().st_mtime_ns:
-            kept.parent.mkdir(exist_ok=True)
-            for suffix in ("", ".map"):
-                part = kept.with_name(f".{name}{suffix}")
-                shutil.copy2(f"{made}{suffix}", part)
-                part.replace(f"{kept}{suffix}")
-        return images.load(kept, board, stack=_stack(board, source, folder, kept))
+        elf = folder / "images" / f"{name}.elf"
+        elf.parent.mkdir(exist_ok=True)
+        for suffix in ("", ".map"):
+            _replace(elf.with_name(elf.name + suffix), (folder / f"{target}.elf{suffix}").read_bytes())
+        return images.load(elf, board, stack=_stack(board, source, folder, elf))
 
 
-def _configure(
-    board: Board, source: Path, folder: Path, model: Path | None, pool_bytes: int, say: Progress
-) -> None:
-    """Run CMake's first step when its arguments are not those of the last time."""
+def _sources(board: Board) -> Path:
+    """The firmware's sources. Raises BuildError outside a checkout."""
+    root = catalogue.repository()
+    if root is None:
+        raise BuildError(
+            "this installation has no firmware sources",
+            "clone the repository and run kilofed from there",
+            board=board.name,
+        )
+    return root / "firmware"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Make `path` hold `data`, whole or not at all; untouched when it does, so that nothing is made anew."""
+    if path.is_file() and path.read_bytes() == data:
+        return
+    part = path.with_name(f".{path.name}")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _configure(board: Board, source: Path, folder: Path, pool_bytes: int | None, say: Progress) -> None:
+    """Run CMake's first step when its arguments are not the last time's. pool_bytes None: any will do."""
     arguments = [f"-DKF_BOARD={board.name}", f"-DPython3_EXECUTABLE={sys.executable}"]
-    if model is not None:
-        arguments += [f"-DKF_MODEL={model.resolve()}", f"-DKF_POOL_BYTES={pool_bytes}"]
-    stamp = folder / "configured.json"
-    wanted = {"source": str(source), "arguments": arguments}
+    with_model = [f"-DKF_MODEL={folder.resolve() / MODEL}", f"-DKF_POOL_BYTES={pool_bytes}"]
+    wanted = [str(source), *arguments, *(with_model if pool_bytes is not None else ())]
+    stamp = folder / "configured-with.json"
     if stamp.is_file() and (folder / "build.ninja").is_file():
         before = json.loads(stamp.read_text())
-        # The bare image needs no model, and is made in a folder that knows one just as well.
-        if before == wanted or (
-            model is None and before["source"] == str(source) and before["arguments"][:2] == arguments
-        ):
+        if (before[: len(wanted)] if pool_bytes is None else before) == wanted:
             return
     stamp.unlink(missing_ok=True)
     say(f"configuring the firmware of {board.name}")
     toolchain = source / "cmake" / "arm-none-eabi.cmake"
-    _run(
-        board,
-        [
-            "cmake",
-            "-G",
-            "Ninja",
-            "-S",
-            str(source),
-            "-B",
-            str(folder),
-            f"-DCMAKE_TOOLCHAIN_FILE={toolchain}",
-            *arguments,
-        ],
-        source,
-    )
+    command = ["cmake", "-G", "Ninja", "-S", str(source), "-B", str(folder)]
+    _run(board, [*command, f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", *wanted[1:]], source)
     stamp.write_text(json.dumps(wanted))
 
 

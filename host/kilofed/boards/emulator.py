@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -44,6 +45,8 @@ QEMU = "qemu-system-arm"
 QEMU_PACKAGE = "qemu-system-arm"
 STOP_SECONDS = 5.0
 """How long QEMU may take to end in good order before it is killed."""
+LOG_LINES = 50
+"""Of what QEMU printed, kept in an error: a crash prints every register."""
 PAINT = b"\xc5" * 4
 """What startup.c writes into the stack before it is used."""
 
@@ -122,7 +125,7 @@ class Emulator:
                 pass_fds=passed,
                 # A Ctrl-C at the terminal is for us, who then stop the boards in good order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=_before_qemu(),
             )
         self._qmp = Qmp(ours)
         if self.flashed and not blank:
@@ -183,7 +186,7 @@ class Emulator:
                 f"the {self.board.name} in {self.folder} {how} (status {self._process.returncode})",
                 f"read {self.log}, and start it again",
                 board=self.board.name,
-                log="\n".join(text.splitlines()[-20:]),
+                log="\n".join(text.splitlines()[-LOG_LINES:]),
             )
 
     # ---- flash and memory ----------------------------------------------------------------------------
@@ -308,21 +311,21 @@ def _listen() -> socket.socket:
     return listener
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child runs before QEMU: ask the kernel to kill it when the thread that forked it ends (Linux
-    only).
+def _before_qemu() -> Callable[[], None]:
+    """What a child runs before QEMU: write no core file when a board crashes (which takes seconds), and ask
+    the kernel to kill it when the thread that forked it ends (Linux only).
     """
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl
+    prctl = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
     parent = os.getpid()
 
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the request
             os._exit(1)
 
-    return ask
+    return prepare
 
 
 def _escape(path: Path) -> str:

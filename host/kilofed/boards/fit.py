@@ -101,11 +101,18 @@ def from_bare(board: Board, bare: Image, model: bytes) -> Fit:
 
 
 def pool_bytes(board: Board, model: bytes) -> int:
-    """Bytes of the device core's memory block for `model` on `board`: kf_device_bytes(), computed here."""
-    from kilofed_tools import memory
+    """Bytes of the device core's memory block for `model` on `board`: kf_device_bytes(), computed here.
 
+    Raises ModelError for bytes that are no device model.
+    """
+    from kilofed_tools import heads, memory, plan, tflite
+
+    parsed = tflite.read_model(model)
+    head = heads.find_head(parsed)
     return memory.device_bytes(
-        model,
+        head.classes,
+        head.features,
+        plan.device_plan(parsed).arena_bytes,
         max_frame=board.max_frame,
         ring_slots=board.ring_slots,
         held_out_every=board.held_out_every,

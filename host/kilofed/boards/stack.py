@@ -33,9 +33,9 @@ ENTRY_FPU_BYTES = 104 + 4
 
 _FUNCTION = re.compile(r"^([0-9a-f]{8}) <([^>]+)>:$")
 _INSTRUCTION = re.compile(r"^\s*[0-9a-f]+:\t(\S+)(?:\t(.*))?$")
-_TARGET = re.compile(r"^(?:r\d+, )?([0-9a-f]+) <([^>]+)>")
+_TARGET = re.compile(r"^(?:r\d+, )?([0-9a-f]+) <[^>]+>")
 _NODE = re.compile(r'^node: \{ title: "([^"]+)" label: "[^"]*\\n(\d+) bytes \((\w+)[^)]*\)')
-_BRANCH = re.compile(r"^b(?:eq|ne|cs|cc|mi|pl|vs|vc|hi|ls|ge|lt|gt|le)?(?:\.[nw])?$")
+_BRANCH = re.compile(r"^(?:b(?:eq|ne|cs|cc|mi|pl|vs|vc|hi|ls|ge|lt|gt|le)?(?:\.[nw])?|cbn?z)$")
 _TABLE = "table "
 
 
@@ -57,7 +57,7 @@ class Stack:
 class _Function:
     name: str
     frame: int = 0
-    calls: set[int] = field(default_factory=set)
+    targets: set[int] = field(default_factory=set)  # of branches, with link or without
     indirect: bool = False
     unknown: bool = False  # it moves the stack pointer by a register
 
@@ -132,15 +132,12 @@ def _parse(listing: str) -> dict[int, _Function]:
 
 def _instruction(function: _Function, name: str, operands: str) -> None:
     target = _TARGET.match(operands)
-    if name in ("bl", "blx") and target:
-        function.calls.add(int(target[1], 16))
+    if target and (name in ("bl", "blx") or _BRANCH.match(name)):
+        function.targets.add(int(target[1], 16))
     elif (
         name == "blx" or (name == "bx" and operands != "lr") or (name == "mov" and operands.startswith("pc,"))
     ):
         function.indirect = True
-    elif _BRANCH.match(name) and target:
-        if target[2].split("+")[0] != function.name:
-            function.calls.add(int(target[1], 16))  # a tail call
     elif name.startswith(("push", "vpush")) or (name.startswith("stmdb") and operands.startswith("sp!")):
         function.frame += _pushed(operands)
     elif name.startswith("sub") and operands.startswith("sp,"):
@@ -221,8 +218,14 @@ class _Search:
         return self._depths[at][0]
 
     def _callees(self, function: _Function) -> set[int]:
-        # Library code written in assembly branches into the middle of its neighbours: what they use counts.
-        calls = {self._starts[bisect_right(self._starts, at) - 1] for at in function.calls}
+        # A branch to another function is a call or a tail call; library code in assembly branches into the
+        # middle of its neighbours. A branch inside a function is a jump, which on Armv6-M may be a BL where
+        # another does not reach; to its very start it may be a recursion.
+        calls = set()
+        for target in function.targets:
+            start = self._starts[bisect_right(self._starts, target) - 1]
+            if self._functions[start] is not function or target == start:
+                calls.add(start)
         if not function.indirect:
             return calls
         known = [reached for caller, reached in self._reach.items() if fnmatchcase(function.name, caller)]
