@@ -161,11 +161,12 @@ class World:
         if self.now >= ends:
             self.training = None
             self.device.finish(
+                order,
                 self.update(order), train=80, held_out=20, loss_q12=900, base_correct=9, own_correct=15,
                 elapsed_ms=int((ends - began) * 1000),
             )  # fmt: skip
         else:
-            self.device.progress(int(1000 * (self.now - began) / (ends - began)), 5000)
+            self.device.progress(order, int(1000 * (self.now - began) / (ends - began)), 5000)
 
     def step(self) -> None:
         """To the next moment at which anything is due."""

@@ -201,7 +201,7 @@ class MemoryDevice:
         if fault and fault.silent:
             await asyncio.sleep(3600)
         if fault and fault.error:
-            self.endpoint.fail(fault.error)
+            self.endpoint.fail(order, fault.error)
             self._wake.set()
             return
         base_W, base_b = heads.master(self._head)
@@ -227,6 +227,7 @@ class MemoryDevice:
             self.sent.append(blob)
         own = trainer.evaluate(result.W, result.b, self.x[held], self.y[held])
         self.endpoint.finish(
+            order,
             blob,
             train=len(slots) if not fault or fault.train is None else fault.train,
             held_out=len(held) if not fault or fault.held_out is None else fault.held_out,

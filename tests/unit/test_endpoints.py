@@ -369,8 +369,9 @@ def test_a_training_that_fails_is_an_error():
     world.host.send_head(HEAD)
     world.host.train(order())
     world.run(until(world, "training"))
-    world.training = None
-    world.device.fail(StatusCode.STATE, 3)
+    assert world.training is not None
+    asked, world.training = world.training[0], None
+    world.device.fail(asked, StatusCode.STATE, 3)
     world.run(lambda: bool(world.seen(ev.DeviceError)))
     assert world.seen(ev.DeviceError) == [ev.DeviceError(StatusCode.STATE, 3, "")]
     finished(world, 2)

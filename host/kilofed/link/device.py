@@ -8,8 +8,8 @@
                 CancelAsked(round)          stop, drop the result
                 CommitAsked(round, verdict) keep the residual when the verdict is 0
 
-The round's rules (PROTOCOL.md, "A round") are kept here: the owner computes. What is said to the endpoint goes
-out at the next receive() or poll(); next_deadline() is due at once after it.
+The round's rules (PROTOCOL.md, "A round") are kept here: the owner computes. What is said to the endpoint
+goes out at the next receive() or poll(); next_deadline() is due at once after it.
 """
 
 from __future__ import annotations
@@ -181,14 +181,20 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
             self._info_said = False
         self._woken = True
 
-    def progress(self, thousandths: int, loss_q12: int) -> None:
+    # Each says which order it is about, the very one that TrainAsked brought: when another has replaced it
+    # meanwhile, or it was cancelled, nothing happens.
+
+    def progress(self, order: Train, thousandths: int, loss_q12: int) -> None:
         """How far the training is, 0..1000, and the mean loss of the last whole epoch, nats / 4096."""
+        if not self._is_training(order):
+            return
         self._progress = min(max(thousandths, 0), 1000)
         self._loss_q12 = loss_q12
         self._woken = True
 
     def finish(
         self,
+        order: Train,
         update: bytes | None,
         *,
         train: int,
@@ -198,8 +204,8 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         own_correct: int,
         elapsed_ms: int,
     ) -> None:
-        """The ordered training is done; fields as in `Result`. Ignored when it was cancelled meanwhile."""
-        if self._state is not State.TRAINING or self._order is None:
+        """The training is done; fields as in `Result`. update: None when the order wants none."""
+        if not self._is_training(order):
             return
         sender = None
         if update is not None:
@@ -223,14 +229,17 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         self._result_at = self._now
         self._woken = True
 
-    def fail(self, code: int, detail: int = 0) -> None:
-        """The ordered training cannot be done. Ignored when it was cancelled meanwhile."""
-        if self._state is not State.TRAINING:
+    def fail(self, order: Train, code: int, detail: int = 0) -> None:
+        """The training cannot be done."""
+        if not self._is_training(order):
             return
         self._idle()
         self._say(Error(code, detail))
         self._say_status()
         self._woken = True
+
+    def _is_training(self, order: Train) -> bool:
+        return self._state is State.TRAINING and self._order is order
 
     def busy(self, ms: int) -> None:
         """The device will be silent for so long."""

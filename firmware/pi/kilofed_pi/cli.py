@@ -1,0 +1,225 @@
+"""kilofed-pi: join a federation from a Linux machine.
+
+A thin shell: reads the model and the samples, connects, and lets `run` work until it is told to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kilofed_tools.errors import KilofedError
+
+if TYPE_CHECKING:  # numpy and the link load after the arguments are known to be right
+    from kilofed.link.events import DeviceEvent
+    from kilofed_pi.agent import PiDevice
+
+RECONNECT_SECONDS = (0.5, 10.0)  # first and longest wait between two attempts
+SLICE_SECONDS = 0.02  # of work between two looks at the line
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """ "HOST:PORT", "[::1]:PORT" as host and port. click.BadParameter for anything else."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--connect")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parse_id(text: str) -> bytes:
+    """16 hex digits as 8 bytes."""
+    try:
+        id = bytes.fromhex(text)
+    except ValueError:
+        id = b""
+    if len(id) != 8:
+        raise click.BadParameter(f"{text!r} is not 16 hex digits", param_hint="--id")
+    return id
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--connect", "address", required=True, metavar="HOST:PORT", help="Where the host listens.")
+@click.option("--model", type=FILE, required=True, help="The device model, a .tflite.")
+@click.option(
+    "--samples", type=FILE, required=True, help="This device's own samples (a KFS1 file); they stay here."
+)
+@click.option("--settings", type=FILE, help="The settings page: id, key and name, as `kilofed` writes it.")
+@click.option(
+    "--id", "id_text", metavar="HEX", help="In place of --settings: the device's id, 16 hex digits."
+)
+@click.option("--name", help="In place of --settings: the device's name.  [default: its id]")
+@click.option(
+    "--fast", is_flag=True, help="Run the backbone with XNNPACK: quicker, but not the boards' bytes."
+)
+@click.option(
+    "--ring", type=click.IntRange(5, 65535), default=1000, show_default=True, help="Samples kept, the newest."
+)
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+@click.version_option(package_name="kilofed", message="kilofed-pi %(version)s")
+def cli(
+    address: str,
+    model: Path,
+    samples: Path,
+    settings: Path | None,
+    id_text: str | None,
+    name: str | None,
+    fast: bool,
+    ring: int,
+    debug: bool,
+) -> None:
+    """Train the head of a model on this machine's samples, as a device of a kilofed federation.
+
+    It connects to the host, and again whenever the connection is lost, until it gets SIGTERM or Ctrl-C.
+
+    \b
+    Example:
+      kilofed-pi --connect gateway:7070 --model digits.tflite --samples mine.kfs --id 00112233445566aa
+    """
+    if (settings is None) == (id_text is None):
+        raise click.UsageError("give either --settings or --id")
+    host, port = parse_address(address)
+    from kilofed.boards import samples as placed
+    from kilofed.boards import settings as page
+    from kilofed_pi.agent import PiDevice
+    from kilofed_pi.backbone import Backbone
+
+    if settings is not None:
+        identity = page.decode(settings.read_bytes())
+        device_id, name = identity.id, name or identity.name
+    else:
+        device_id = parse_id(id_text or "")
+        name = name or device_id.hex()
+    say = _speaker(name)
+    backbone = Backbone(model.read_bytes(), fast=fast)
+    if not backbone.exact and not fast:
+        say("this runtime has no reference kernels of tflite-runtime: features may differ from a board's")
+    device = PiDevice(backbone, device_id=device_id, rng=os.urandom, ring_slots=ring)
+    device.observe(*placed.decode(samples.read_bytes()))
+    asyncio.run(run(device, host, port, say=say))
+
+
+def _speaker(name: str) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        click.echo(f"{name}: {text}", err=True)
+
+    return say
+
+
+async def run(device: PiDevice, host: str, port: int, *, say: Callable[[str], None]) -> None:
+    """Serves `device` over TCP until SIGTERM or SIGINT; connects again, with back-off, when that is lost."""
+    from kilofed.connection import Wake, run_endpoint
+    from kilofed.link.errors import TransportError
+    from kilofed.transports.tcp import connect
+
+    loop = asyncio.get_running_loop()
+    wake, busy, stop = Wake(), asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async def deliver(events: Sequence[DeviceEvent]) -> None:
+        for event in events:
+            _report(event, say)
+            device.handle(event)
+        busy.set()
+
+    async def work() -> None:
+        busy.set()
+        collected = -1
+        while True:
+            await busy.wait()
+            until = loop.time() + SLICE_SECONDS
+            while more := device.work(loop.time()):
+                if loop.time() >= until:
+                    break
+            wake.set()
+            if not more:
+                busy.clear()
+                if device.collected != collected:
+                    collected = device.collected
+                    skipped = f", {device.skipped} with foreign labels left out" if device.skipped else ""
+                    say(f"{collected} samples{skipped}")
+            await asyncio.sleep(0)
+
+    async def serve() -> None:
+        wait, trouble = RECONNECT_SECONDS[0], ""
+        while True:
+            sessions = device.endpoint.counters.sessions
+            try:
+                transport = await connect(host, port)
+                say(f"connected to {host}:{port}")
+                try:
+                    await run_endpoint(device.endpoint, transport, wake=wake, deliver=deliver)
+                finally:
+                    await transport.close()
+                trouble = ""
+            except TransportError as error:
+                if error.what != trouble:
+                    trouble = error.what
+                    say(f"{error}; trying again")
+            if device.endpoint.next_deadline() is None:
+                return
+            device.endpoint.disconnected()
+            await deliver(device.endpoint.events())
+            if device.endpoint.counters.sessions > sessions:
+                wait = RECONNECT_SECONDS[0]
+            await asyncio.sleep(wait * random.uniform(0.75, 1.25))
+            wait = min(2 * wait, RECONNECT_SECONDS[1])
+
+    tasks = [asyncio.create_task(job) for job in (work(), serve(), stop.wait())]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    device.endpoint.close()
+    wake.set()
+    await asyncio.wait([tasks[1]], timeout=1.0)  # the bye leaves
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+    say("stopped")
+
+
+def _report(event: DeviceEvent, say: Callable[[str], None]) -> None:
+    from kilofed.link import events as ev
+    from kilofed.link.errors import explain
+
+    match event:
+        case ev.Welcomed():
+            say("a session is open")
+        case ev.Refused(reason, wait_ms):
+            say(f"the host refuses this device (reason {reason}); asking again in {wait_ms / 1000:g} s")
+        case ev.TrainAsked(order):
+            say(f"round {order.round}: training for {order.epochs} epochs")
+        case ev.CommitAsked(round, verdict):
+            say(f"round {round}: {'taken' if verdict == 0 else 'not taken, ' + explain(verdict)}")
+        case ev.CancelAsked(round):
+            say(f"round {round}: cancelled")
+        case ev.Lost(_, why):
+            say(f"the session ended: {why}")
+        case _:
+            pass
+
+
+def main() -> None:
+    """The entry point. Exits 0 after SIGTERM or Ctrl-C, 1 with an error's number and next step, 2: usage."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except KilofedError as error:
+        if debug:
+            raise
+        click.echo(f"error {error.code}: {error.what}\nnext: {error.next_step}", err=True)
+        sys.exit(1)
