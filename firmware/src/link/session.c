@@ -79,9 +79,6 @@ static kf_status_t frame_send(kf_session_t *s, const kf_message_t *message, kf_f
 }
 
 static void hello_send(kf_session_t *s, uint32_t now_ms) {
-    if (!s->nonce_open) {
-        nonce_renew(s, now_ms);
-    }
     kf_message_t message = {.type = KF_MSG_HELLO};
     kf_hello_t *hello = &message.as.hello;
     hello->version = KF_FRAME_VERSION;
@@ -127,7 +124,7 @@ kf_status_t kf_session_send(kf_session_t *s, const kf_message_t *message) {
 static int clear_message(kf_session_t *s, const kf_message_t *message, uint32_t now_ms) {
     switch (message->type) {
     case KF_MSG_PROBE: /* a host has just opened the line: answered also while an older session goes on */
-        nonce_renew(s, now_ms);
+        s->nonce_open = 0;
         s->hello_due = 1;
         return 0;
     case KF_MSG_WELCOME: {
@@ -249,6 +246,9 @@ int kf_session_poll(kf_session_t *s, uint32_t now_ms) {
     }
     flush(s);
     if (s->sending_bytes == 0 && (s->hello_due || (!s->in.open && kf_time_reached(now_ms, s->hello_ms)))) {
+        if (!s->nonce_open) { /* here, and not in hello_send(), where the hash's stack would come on top of the message's */
+            nonce_renew(s, now_ms);
+        }
         hello_send(s, now_ms);
     }
     return ended;
