@@ -1,0 +1,169 @@
+"""Rounds of training as machine code of the boards' cores, in QEMU: for the vectors' test and the bench."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kilofed_tools.trainer import TrainConfig, split, train
+from kilofed_tools.updates import Codec, base_of, encode_update
+
+from .conftest import ROOT, SOURCES, WARNINGS, make_head
+
+HERE = Path(__file__).parent
+TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm")
+
+
+class Target(NamedTuple):
+    """A QEMU machine, how to compile for it, its timer, and nanoseconds of a timer tick at its -icount
+    shift."""
+
+    machine: str
+    flags: list[str]
+    timer: int
+    nrf: int
+    shift: int
+    tick_ns: float
+
+
+# At -icount shift=N an instruction takes 2^N ns of the board's time. nRF51: 16 MHz. MPS2: CMSDK timer 0 at 25
+# MHz.
+TARGETS = {
+    "m0": Target("microbit", ["-mcpu=cortex-m0", "-Os"], 0x40008000, 1, 8, 62.5),
+    "m3": Target("mps2-an385", ["-mcpu=cortex-m3", "-O2"], 0x40000000, 0, 7, 40),
+    "m4f": Target("mps2-an386", ["-mcpu=cortex-m4", "-O2"], 0x40000000, 0, 7, 40),
+    "m7": Target("mps2-an500", ["-mcpu=cortex-m7", "-O2"], 0x40000000, 0, 7, 40),
+}
+
+
+def small_board_round() -> dict[str, Any]:
+    """The 16 KB board's job: 80 slots, 10 x 32, batch 16, two epochs; half of the features zero, as after a
+    ReLU."""
+    rng = np.random.default_rng(4)
+    q = np.maximum(rng.integers(-255, 128, (80, 32)), -128)
+    y = rng.integers(0, 10, 80)
+    config = {"epochs": 2, "batch": 16, "seed": 5}
+    config |= {"lr_w": [20000, 24 + 4], "lr_b": [26214, 13], "prox": [0, 0]}
+    head = make_head(rng.integers(-127, 128, (10, 32)), rng.integers(-900, 900, 10), 60)
+    return {
+        "classes": 10,
+        "features": 32,
+        "x_zp": -128,
+        "holdout": 5,
+        "config": config,
+        "head": head.hex(),
+        "q": q.astype(np.int8).tobytes().hex(),
+        "labels": y.tolist(),
+    }
+
+
+def expected_update(case: dict[str, Any]) -> str:
+    """The int8 update of a case by the trainer in numpy, in hex."""
+    shape = case["classes"], case["features"]
+    blob = bytes.fromhex(case["head"])
+    weights = np.frombuffer(blob, np.int8, shape[0] * shape[1], 16).reshape(shape)
+    bias = np.frombuffer(blob[-4 * shape[0] :], "<i4")
+    W0, b0 = base_of(weights, bias, int.from_bytes(blob[8:12], "little"))
+    x = np.frombuffer(bytes.fromhex(case["q"]), np.int8).reshape(-1, shape[1]).astype(np.int64) - case["x_zp"]
+    kept, _ = split(len(x), case["holdout"])
+    y = np.array(case["labels"])
+    result = train(W0, b0, x[kept], y[kept], TrainConfig(**case["config"]), base=(W0, b0))
+    return encode_update(result.W, result.b, W0, b0, Codec.INT8)[0].hex()
+
+
+def macs(case: dict[str, Any]) -> int:
+    """Multiply-accumulates of a case's training: forward and backward, 2 C F a sample and epoch."""
+    samples, holdout = len(case["labels"]), case["holdout"]
+    trained = samples - (samples // holdout if holdout else 0)
+    return int(2 * case["classes"] * case["features"] * trained * case["config"]["epochs"])
+
+
+def c_bytes(name: str, kind: str, values: list[int]) -> str:
+    return f"static const {kind} {name}[] = {{{','.join(map(str, values))}}};\n"
+
+
+def write_header(path: Path, cases: list[dict[str, Any]]) -> None:
+    """The rounds as constant tables."""
+    parts = [
+        '#include "kilofed/train.h"\n',
+        "typedef struct round { uint16_t classes, features, capacity, holdout, samples;\n"
+        "  kf_train_config_t cfg; const uint8_t *head; const int8_t *q; const uint8_t *labels; } round_t;\n",
+    ]
+    rows = []
+    for i, case in enumerate(cases):
+        samples, holdout, config = len(case["labels"]), case["holdout"], case["config"]
+        capacity = -(-samples // holdout) * holdout if holdout else samples
+        q = np.frombuffer(bytes.fromhex(case["q"]), np.int8).tolist()
+        parts.append(c_bytes(f"HEAD{i}", "uint8_t", list(bytes.fromhex(case["head"]))))
+        parts.append(c_bytes(f"Q{i}", "int8_t", q))
+        parts.append(c_bytes(f"LABELS{i}", "uint8_t", case["labels"]))
+        rates = ",".join(f"{{{m},{s}}}" for m, s in (config["lr_w"], config["lr_b"], config["prox"]))
+        cfg = f"{{{config['seed']}u,{config['batch']},{config['epochs']},{case['x_zp']},{rates}}}"
+        shape = f"{case['classes']},{case['features']},{capacity},{holdout},{samples}"
+        rows.append(f"  {{{shape},{cfg},HEAD{i},Q{i},LABELS{i}}},\n")
+    path.write_text("".join(parts) + "static const round_t ROUNDS[] = {\n" + "".join(rows) + "};\n")
+
+
+class Done(NamedTuple):
+    """What a core made of a case: the blobs in hex, and how many instructions the training took."""
+
+    update: str
+    personal: str
+    instructions: float
+
+
+def build_image(
+    folder: Path,
+    target: Target,
+    cases: Sequence[dict[str, Any]],
+    *,
+    flags: Sequence[str] | None = None,
+    code: Sequence[Path] = SOURCES,
+) -> Path:
+    """An image in `folder` that trains `cases`.
+
+    code: the training core, as sources that are compiled with `flags` (the target's own by default), or as a
+    library that has been built already.
+    """
+    write_header(folder / "rounds.h", list(cases))
+    image = folder / "image.elf"
+    subprocess.run(
+        [
+            "arm-none-eabi-gcc",
+            *(flag for flag in WARNINGS if flag != "-Wpedantic"),  # assembly and addresses as pointers
+            *(target.flags if flags is None else flags),
+            *("-mthumb", "-ffreestanding", "-nostartfiles", "--specs=nosys.specs", "-Wl,--gc-sections"),
+            *(f"-DTIMER_BASE={target.timer:#x}u", f"-DTIMER_IS_NRF={target.nrf}"),
+            *(f"-I{ROOT / 'firmware/include'}", f"-I{folder}", f"-T{HERE / 'target.ld'}"),
+            str(HERE / "target.c"),
+            *map(str, code),
+            *("-o", str(image)),
+        ],
+        check=True,
+    )
+    return image
+
+
+def run_image(image: Path, target: Target) -> list[Done]:
+    """Runs an image of `build_image`; a line it does not understand is an AssertionError that shows it."""
+    machine = ["-M", target.machine, "-kernel", str(image), "-display", "none", "-monitor", "none"]
+    options = ["-serial", "none", "-semihosting-config", "enable=on,target=native"]
+    count = ["-icount", f"shift={target.shift}"]
+    done = subprocess.run(
+        ["qemu-system-arm", *machine, *options, *count],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    found = []
+    for line in (done.stdout + done.stderr).splitlines():
+        words = line.split()
+        assert len(words) == 3, line
+        instructions = int(words[2], 16) * target.tick_ns / 2**target.shift
+        found.append(Done(words[0], words[1], instructions))
+    return found
