@@ -73,7 +73,7 @@ static void pixel(const kf_conv_t *c, const kf_patch_t *p, int8_t *out) {
     runs_t r = {p->rows, g->dilation_h * g->in_w * g->in_c, g->k_w * depth, p->columns, g->dilation_w * g->in_c, depth, depth};
     if (g->dilation_w == 1 && depth == g->in_c) {
         r.values = p->columns * depth;
-        r.runs = p->columns > 0; /* a dilated window can miss the image */
+        r.runs = 1; /* of one value at least: only a dilated window can miss the image */
     }
     const int8_t *x = p->x;
     const int8_t *w = (const int8_t *)c->io->in[1] + p->position * depth;

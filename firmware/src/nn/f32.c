@@ -86,14 +86,10 @@ int32_t kf_f32_div_round(uint32_t a, uint32_t scale) {
             }
             r <<= 1;
         }
-        /* quotient = (q + r / (2 * y.m)) * 2^(e - 25), q in (2^24, 2^26). To 24 bits, ties to even, then to an integer. */
+        /* quotient = (q + a rest below 1) * 2^(e - 25), q in (2^24, 2^26). To 24 bits first. There are no ties to even: for
+         * quotient = (2n + 1) / 2 in units of the 24th bit, 2n + 1 has 25 bits, is odd and would divide x.m, of 24 bits. */
         int32_t drop = (q >> 25) != 0 ? 2 : 1;
-        uint32_t rest = q & ((1u << drop) - 1u);
-        uint32_t half = 1u << (drop - 1);
-        q >>= drop;
-        if (rest > half || (rest == half && (r != 0 || (q & 1u) != 0))) {
-            q++;
-        }
+        q = (q + (1u << (drop - 1))) >> drop;
         int32_t places = 25 - e - drop; /* quotient = q * 2^-places, q in [2^23, 2^24] */
         if (places <= 0) {
             result = SATURATED;

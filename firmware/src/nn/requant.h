@@ -26,7 +26,8 @@ kf_requant_t kf_requant_scales(uint32_t a, uint32_t b);
 /* x * w / out with the product in double precision: convolutions, and FULLY_CONNECTED with a scale a channel. w may be 0. */
 kf_requant_t kf_requant_product(uint32_t x, uint32_t w, uint32_t out);
 
-/* x * w / out with the product in float32: FULLY_CONNECTED with one scale. */
+/* x * w / out with the product in float32: FULLY_CONNECTED with one scale. So do tflite-runtime 2.14, which runs on a Pi of the
+ * same fleet, and TFLite Micro to August 2026; later builds use doubles, and can differ by one where a sum meets a tie. */
 kf_requant_t kf_requant_product_f32(uint32_t x, uint32_t w, uint32_t out);
 
 /* round(a * b / 2^31), ties up. Fits unless a = b = -2^31. The shift of a negative number is arithmetic on every compiler

@@ -1,5 +1,5 @@
-"""The engine on the smallest core: no floating point, little code, little stack. Compiled with the cross compiler as it
-is shipped; skipped where that is not installed."""
+"""The engine on the smallest core: no floating point, little code, little stack. Compiled with the cross
+compiler as it is shipped; skipped where that is not installed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,14 @@ def objects() -> list[Path]:
     made = []
     for source in sources():
         target = folder / f"{source.parent.name}_{source.stem}.o"
-        flags = "-std=c11 -mcpu=cortex-m0 -mthumb -Os -ffunction-sections -fcallgraph-info=su".split()
+        flags = [
+            "-std=c11",
+            "-mcpu=cortex-m0",
+            "-mthumb",
+            "-Os",
+            "-ffunction-sections",
+            "-fcallgraph-info=su",
+        ]
         include = f"-I{ROOT / 'firmware' / 'include'}"
         subprocess.run([TOOL + "gcc", *flags, include, "-c", source, "-o", target], check=True)
         made.append(target)
@@ -53,7 +60,9 @@ def test_no_floating_point(objects: list[Path]) -> None:
     """No helper of the compiler for float or double (__aeabi_f*, __aeabi_d*, conversions) is asked for."""
     symbols = subprocess.run([TOOL + "nm", "-u", *objects], check=True, capture_output=True, text=True).stdout
     asked = sorted(set(re.findall(r"\bU (__\w+)", symbols)))
-    assert not [name for name in asked if re.match(r"__(aeabi_([fd](?!iv)|[ui]l?2[fd])|\w*[sdt]f\d?$)", name)], asked
+    assert not [
+        name for name in asked if re.match(r"__(aeabi_([fd](?!iv)|[ui]l?2[fd])|\w*[sdt]f\d?$)", name)
+    ], asked
     assert "__aeabi_lmul" in asked, "the list of symbols was not read"
     assert not re.search(r"\b(malloc|calloc|free|printf)\b", symbols)
 

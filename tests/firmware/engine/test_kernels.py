@@ -9,6 +9,7 @@ from __future__ import annotations
 import engine_models
 import numpy as np
 import pytest
+from engine_models import INT8, INT32
 from engine_runner import OK, Engine, oracle
 
 CHAINS = 260
@@ -70,3 +71,73 @@ def test_outputs_spread_over_int8(engine: Engine) -> None:
             ends += int(np.count_nonzero((out == -128) | (out == 127)))
             total += out.size
     assert ends < 0.4 * total, f"{ends} of {total}"
+
+
+def near_ties(seed: int, *, per_channel: bool) -> bytes:
+    """A FULLY_CONNECTED whose outputs all lie where the way of multiplying scales decides: weights of zero,
+    and biases at ties between the two products, which differ by 2^-25 of their value at most."""
+    rng = np.random.default_rng(seed)
+    net = engine_models.Net(rng, [1, 1])
+    x_scale, w_scale = np.float32(net.quantization()[0]), np.float32(net.scale())
+    classes = 250
+    out_scale = np.float32(x_scale * w_scale * 2.0**23 * rng.uniform(1, 2))
+    in_double = float(x_scale) * float(w_scale) / float(out_scale)
+    in_float = float(x_scale * w_scale) / float(out_scale)
+    biases = np.round((np.arange(classes) - 125 + 0.5) / ((in_double + in_float) / 2)).astype(np.int32)
+    count = classes if per_channel else 1
+    zeros = np.zeros([classes, 1], np.int8)
+    weights = net.tensor([classes, 1], INT8, ([float(w_scale)] * count, [0] * count), zeros)
+    bias = net.tensor([classes], INT32, ([float(x_scale * w_scale)], [0]), biases)
+    y = net.tensor([1, classes], INT8, ([float(out_scale)], [0]))
+    fc = engine_models.schema.BuiltinOperator.FULLY_CONNECTED
+    net.operator(fc, [net.last, weights, bias], y, engine_models.schema.FullyConnectedOptionsT())
+    return net.finish()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_scales_of_channels_are_multiplied_in_double(engine: Engine, seed: int) -> None:
+    model = near_ties(seed, per_channel=True)
+    compare(engine, model, seed, "test_scales_of_channels_are_multiplied_in_double", inputs=1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_scales_of_tensors_are_multiplied_in_float32(engine: Engine, seed: int) -> None:
+    """FULLY_CONNECTED with one weight scale: in float32, as in tflite-runtime 2.14 (what a Pi runs) and in
+    TFLite Micro's sources to August 2026. Later wheels multiply in double; they may differ by one, at such
+    ties only."""
+    tflite = pytest.importorskip("tflite_runtime.interpreter", reason="the Pi's runtime decides this case")
+    model = near_ties(seed, per_channel=False)
+    reference = tflite.Interpreter(
+        model_content=model, experimental_op_resolver_type=tflite.OpResolverType.BUILTIN_REF
+    )
+    reference.allocate_tensors()
+    reference.set_tensor(reference.get_input_details()[0]["index"], np.zeros([1, 1], np.int8))
+    reference.invoke()
+    expected = reference.get_tensor(reference.get_output_details()[0]["index"]).ravel()
+    engine.open(model)
+    got = np.frombuffer(engine.run(bytes(1))[1], np.int8)
+    np.testing.assert_array_equal(got, expected)
+    micro = np.frombuffer(oracle(model, [np.zeros(1, np.uint8)])[0], np.int8)
+    assert np.max(np.abs(got.astype(int) - micro)) <= 1
+
+
+def test_mean_of_a_vanishing_scale(engine: Engine) -> None:
+    """So small a multiplier that the division by the number of terms runs out of places."""
+    for exponent in range(-36, -20):
+        net = engine_models.Net(np.random.default_rng(1), [1, 7, 9, 3])
+        net.graph.tensors[0].quantization.scale = np.array([1.3 * 2.0**exponent], np.float32)
+        axes = net.tensor([2], INT32, None, np.array([1, 2], np.int32))
+        y = net.tensor([1, 3], INT8, ([1.0], [17]))
+        mean = engine_models.schema.BuiltinOperator.MEAN
+        net.operator(mean, [net.last, axes], y, engine_models.schema.ReducerOptionsT())
+        compare(engine, net.finish(), 0, "test_mean_of_a_vanishing_scale")
+
+
+@pytest.mark.parametrize("scale", [2.0**-20, 1e-3, 0.05, 0.9, 3.0, 31.0, 33.0, 1e6])
+def test_softmax_over_its_whole_range(engine: Engine, scale: float) -> None:
+    """From rows where all classes count to rows where one takes all; and 500 classes."""
+    for shape in ([3, 2], [1, 11], [2, 500]):
+        net = engine_models.Net(np.random.default_rng(2), shape)
+        net.graph.tensors[0].quantization.scale = np.array([scale], np.float32)
+        engine_models.softmax(net)
+        compare(engine, net.finish(), 3, f"test_softmax_over_its_whole_range[{scale}]")

@@ -82,3 +82,24 @@ def test_broken_plans_are_not_used(engine: Engine, seed: int) -> None:
         damaged = write_metadata(model, PLAN, encode_plan(moved.tolist()))
         figures(engine, damaged)
         assert engine.run(x[0].tobytes())[1] == expected[0]
+
+
+@pytest.mark.parametrize("kind", sorted(engine_models.KINDS))
+def test_in_place_only_where_it_works(engine: Engine, kind: str) -> None:
+    """A plan that lays an operator's output over its input holds exactly for the operators that allow it."""
+    tried = set()
+    for seed in range(12):
+        model = engine_models.one_op(kind, seed)
+        parsed = read_model(model)
+        offsets = np.full(len(parsed.tensors), -1)
+        for i in {*parsed.inputs, *(op.outputs[0] for op in parsed.operators)}:
+            offsets[i] = 0
+        if len(parsed.operators) > 1:
+            continue
+        forced = write_metadata(model, PLAN, encode_plan(offsets.tolist()))
+        figures(engine, forced)
+        x = engine_models.random_inputs(model, seed, 1)
+        assert engine.run(x[0].tobytes())[1] == oracle(model, x)[0]
+        tried.add(device_plan(forced).from_file)
+    never = {"conv", "depthwise", "fully_connected", "mean", "pad", "dequantize"}
+    assert tried == set() or (True in tried) == (kind not in never)
