@@ -5,14 +5,14 @@
  *
  *     #include "kilofed/kilofed.h"
  *
- *     extern const uint8_t model[];                   the .tflite, in flash
+ *     extern const uint8_t model[];  // the .tflite, in flash
  *     extern const uint32_t model_bytes;
  *
  *     static kf_identity_t identity;
  *     static kf_device_t device;
- *     static uint32_t memory[2400];                   `kilofed inspect` says how much; here 9600 bytes
+ *     static uint32_t memory[2300];  // `kilofed inspect` says how much; here 9200 bytes
  *
- *     static size_t line_write(void *context, const uint8_t *bytes, size_t size);     never waits
+ *     static size_t line_write(void *context, const uint8_t *bytes, size_t size);  // never waits
  *     static uint32_t clock_ms(void *context);
  *
  *     static kf_device_config_t config = {
@@ -23,18 +23,18 @@
  *
  *     int main(void) {
  *         config.model_bytes = model_bytes;
- *         (void)kf_settings_read(&identity, (const uint8_t *)SETTINGS_ADDRESS);
- *         (void)kf_device_init(&device, &config, memory, sizeof memory);      a failure is told to the host
- *         for (;;) {
+ *         kf_status_t status = kf_settings_read(&identity, (const uint8_t *)SETTINGS_ADDRESS);
+ *         status = kf_device_init(&device, &config, memory, sizeof memory);
+ *         while (status != KF_ERR_ARG) {  // any other failure the device tells its host itself
  *             uint8_t bytes[32];
  *             const size_t size = line_read(bytes, sizeof bytes);
- *             (void)kf_receive(&device, bytes, size);
+ *             kf_receive(&device, bytes, size);
  *             if (button_pressed()) {
- *                 (void)kf_observe(&device, sensor_read(), INPUT_BYTES, which_button());
+ *                 status = kf_observe(&device, sensor_read(), INPUT_BYTES, which_button());
  *             }
- *             const uint32_t wait_ms = kf_poll(&device, 2000);                a slice of about 2000 MACs
- *             if (wait_ms > 0) { sleep_until_bytes_or(wait_ms); }
+ *             sleep_until_bytes_or(kf_poll(&device, 2000));  // a slice of about 2000 MACs
  *         }
+ *         return 1;
  *     }
  *
  * Each header is its module's manual. By the way of a sample: device.h (start here), nn.h and model.h (inference), ring.h,

@@ -309,8 +309,12 @@ static void timers(kf_device_t *d, uint32_t now_ms) {
         return;
     }
     const int info_wanted = !d->session.heard || (d->info_stale && d->state == KF_STATE_IDLE);
-    if (info_wanted && kf_time_reached(now_ms, d->info_ms)) {
-        d->say |= KF_SAY_INFO;
+    if (kf_time_reached(now_ms, d->info_ms)) {
+        if (info_wanted) {
+            d->say |= KF_SAY_INFO;
+        } else {
+            d->info_ms = now_ms; /* a time in the past that stays near, however long nothing changes */
+        }
     }
     if (d->state == KF_STATE_TRAINING && kf_time_reached(now_ms, d->status_ms)) {
         d->say |= KF_SAY_STATUS;

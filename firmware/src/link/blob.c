@@ -44,6 +44,7 @@ kf_status_t kf_blob_offered(kf_blob_receiver_t *r, const kf_offer_t *offer) {
     }
     r->unaccepted_bytes = 0;
     r->unaccepted_chunks = 0;
+    r->stray = 0;
     return KF_OK;
 }
 

@@ -20,7 +20,7 @@ from kilofed.link.events import (
     ResultReady,
     Training,
 )
-from kilofed.link.messages import PERSONALISE, Multiplier, State
+from kilofed.link.messages import PERSONALISE, BlobKind, Chunk, Multiplier, Offer, State
 from kilofed_tools import evaluate, heads, trainer, updates
 
 IDLE, TRAINING, UPLOADING = 1, 2, 3
@@ -244,19 +244,13 @@ def test_a_rate_outside_the_trainer_s_range_ends_the_round_with_an_error(world: 
 
 def test_a_new_head_may_arrive_while_a_result_waits(world: World) -> None:
     """The host's own link waits with it; another host may not. The old head stays until the round is over."""
-    from kilofed.link.messages import Chunk, Offer
-
     samples, head, other = make_samples(), make_head(3), make_head(4)
     blob, next_blob = heads.encode_head(head), heads.encode_head(other)
     order = make_order(blob)
     world.host.send_head(blob)
     world.host.train(order)
     world.wait_for(ResultReady)
-    hash = heads.head_hash(next_blob)
-    world.host._say(Offer(1, hash, len(next_blob)))  # type: ignore[arg-type]
-    for at in range(0, len(next_blob), 100):
-        world.host._say(Chunk(int.from_bytes(hash[:2], "big"), at, next_blob[at : at + 100]))
-    world.settle(0.5)
+    deliver(world, next_blob)
     assert world.device.inside().state == UPLOADING
     world.host.commit(1)
     world.wait_for(Committed)
@@ -265,6 +259,42 @@ def test_a_new_head_may_arrive_while_a_result_waits(world: World) -> None:
     again = make_order(next_blob, round=2)
     world.host.train(again)
     assert world.wait_for(ResultReady).update == expected(samples, other, again, want.residual).blob
+
+
+def deliver(world: World, blob: bytes) -> None:
+    """A head past the host's own order of things."""
+    hash = heads.head_hash(blob)
+    world.host._say(Offer(BlobKind.HEAD, hash, len(blob)))
+    for at in range(0, len(blob), 100):
+        world.host._say(Chunk(int.from_bytes(hash[:2], "big"), at, blob[at : at + 100]))
+    world.settle(0.5)
+
+
+@pytest.mark.parametrize("offered_again", [False, True])
+def test_the_old_head_stays_for_who_wants_it_though_a_newer_one_has_arrived(
+    world: World, offered_again: bool
+) -> None:
+    samples, head = make_samples(), make_head(3)
+    blob = heads.encode_head(head)
+    order = make_order(blob, round=2)
+    world.host.send_head(blob)
+    world.host.train(make_order(blob))
+    world.wait_for(ResultReady)
+    deliver(world, heads.encode_head(make_head(4)))
+    if offered_again:
+        world.host._say(Offer(BlobKind.HEAD, heads.head_hash(blob), len(blob)))
+        world.settle(0.5)
+        world.host.commit(1, 1)
+        world.wait_for(Committed)
+    else:
+        world.host._say(order)
+        world.settle(1)
+    world.host.train(order)
+    assert world.wait_for(ResultReady).update == expected(samples, head, order).blob
+    world.host.commit(2)
+    world.wait_for(Committed)
+    fresh_host(world)
+    assert world.host.info is not None and world.host.info.head == heads.head_hash(blob)
 
 
 def test_another_round_s_order_drops_a_waiting_result(world: World) -> None:

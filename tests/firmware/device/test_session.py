@@ -13,6 +13,8 @@ from fleet_of_one import expected, make_head, make_order, make_samples
 from kilofed.link.events import Committed, HelloSeen, Lost, Opened, ResultReady
 from kilofed.link.frames import Direction, FrameType, encode_frame, parse_frame
 from kilofed.link.messages import (
+    Accept,
+    Busy,
     Bye,
     Error,
     Hello,
@@ -21,7 +23,9 @@ from kilofed.link.messages import (
     Probe,
     Reason,
     Refuse,
+    Result,
     Status,
+    Verdict,
     Welcome,
     decode,
     encode,
@@ -62,6 +66,11 @@ class Peer:
         self.wait, data = self.device.poll(self.now)
         self.raw = data
         return [message for _, message in unframe(data)]
+
+    def hear_again(self) -> list[object]:
+        """A second on: what is repeated."""
+        self.now += 1000
+        return self.hear()
 
     def say_raw(self, data: bytes) -> None:
         self.device.receive(data, self.now)
@@ -171,6 +180,37 @@ def test_info_is_repeated_until_the_host_is_heard(peer: Peer) -> None:
     assert [type(m) for m in peer.hear()] == [Status]
 
 
+def test_a_waiting_result_is_said_with_the_next_session_and_again_until_it_is_heard(runner: Runner) -> None:
+    device = Device(runner, Config())
+    make_samples().give(device)
+    world = World(device)
+    world.wait_for(Opened)
+    blob = heads.encode_head(make_head(3))
+    world.host.send_head(blob)
+    world.host.train(make_order(blob))
+    world.wait_for(ResultReady)
+    peer = Peer(device)
+    peer.now = world.now_ms
+    for _ in range(2):  # the second host, too, has to be told
+        peer.say_raw(clear(Probe()))
+        (hello,) = peer.hear()
+        assert isinstance(hello, Hello)
+        peer.say_raw(peer.welcome(hello))
+        assert [type(m) for m in peer.hear()] == [Info, Result]
+        peer.say(Ping())
+        peer.hear()
+        for _ in range(3):
+            peer.now += 1000
+            peer.say(Ping())
+            assert [type(m) for m in peer.hear()] == [Status, Result]
+        (result,) = (m for m in peer.hear_again() if isinstance(m, Result))
+        assert result.update is not None
+        peer.say(Accept(int.from_bytes(result.update[:2], "big"), result.size, Verdict.COMPLETE))
+        peer.now += 5000
+        peer.say(Ping())
+        assert [type(m) for m in peer.hear()] == [Status]
+
+
 def test_silence_ends_a_session_after_three_heartbeats(peer: Peer) -> None:
     peer.open()
     peer.now += 100
@@ -195,6 +235,19 @@ def test_busy_stretches_patience_on_both_sides(runner: Runner) -> None:
     world.up = lambda data: data
     world.settle(10)
     assert not world.seen(Lost) and not world.seen(HelloSeen)
+
+
+def test_a_frame_in_between_does_not_shorten_a_busy(peer: Peer) -> None:
+    peer.open()
+    peer.device.busy(20000)
+    assert peer.hear() == [Busy(20000)]
+    peer.now += 1000
+    peer.say(Ping())
+    assert [type(m) for m in peer.hear()] == [Status]
+    peer.now += 24000
+    assert peer.hear() == []
+    peer.now += 2000
+    assert [type(m) for m in peer.hear()] == [Hello]
 
 
 def test_bye_from_either_side(runner: Runner) -> None:
