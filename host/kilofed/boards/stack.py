@@ -146,8 +146,8 @@ def _instruction(function: _Function, name: str, operands: str) -> None:
             function.frame += int(number[1])
         else:
             function.unknown = True
-    elif name.startswith("add") and re.match(r"sp, (sp, )?r\d", operands):
-        function.unknown = True
+    elif re.match(r"(add|mov)", name) and re.match(r"sp, (sp, )?r\d", operands):
+        function.unknown = True  # unless GCC says otherwise: it also sets sp back from a frame pointer
 
 
 def _pushed(operands: str) -> int:
@@ -190,11 +190,11 @@ class _Search:
     def worst(self, roots: tuple[str, ...], interrupts: tuple[str, ...], entry_bytes: int) -> Stack:
         interrupt = self._deepest(interrupts)[0] + entry_bytes
         total, at = self._deepest(roots)
-        chain = []
-        while at is not None:
-            chain.append((self._functions[at].name, self._functions[at].frame))
+        chain: dict[int, tuple[str, int]] = {}
+        while at is not None and at not in chain:
+            chain[at] = (self._functions[at].name, self._functions[at].frame)
             at = self._depths[at][1]
-        return Stack(total + interrupt, tuple(chain), interrupt, tuple(sorted(self._unresolved)))
+        return Stack(total + interrupt, tuple(chain.values()), interrupt, tuple(sorted(self._unresolved)))
 
     def _deepest(self, patterns: tuple[str, ...]) -> tuple[int, int | None]:
         starts = [a for a, f in self._functions.items() if any(fnmatchcase(f.name, p) for p in patterns)]
