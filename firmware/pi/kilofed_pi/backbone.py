@@ -10,9 +10,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from kilofed_tools import heads
+from kilofed.link.blobs import blob_hash
+from kilofed.link.messages import NO_HASH
+from kilofed_tools import heads, metadata
 from kilofed_tools.evaluate import Runner
 from kilofed_tools.tflite import read_model
+
+LABELS = "kilofed.labels"  # metadata: the classes' names, joined by NUL, hashed as they are
 
 
 class Backbone:
@@ -32,7 +36,8 @@ class Backbone:
         self.spec = heads.find_head(parsed)
         self.classes, self.features, self.zp = self.spec.classes, self.spec.features, self.spec.zp_x
         self.model_hash = heads.file_hash(model)
-        self.labels_hash = heads.labels_hash(self.spec.labels)
+        labels = metadata.read_metadata(parsed, LABELS)
+        self.labels_hash = NO_HASH if labels is None else blob_hash(labels)
         self.input_bytes = math.prod(parsed.tensors[parsed.inputs[0]].shape)
         # A model may be nothing but its head: then its input is the features.
         bare = self.spec.features_tensor in parsed.inputs

@@ -83,13 +83,12 @@ class Session:
 class Repeater:
     """Says when something is to be sent, and sent again, until it shows effect.
 
-    interval: seconds between two tries; doubled each time up to LONGEST_WAIT when `doubling`. tries: how
-    often it is repeated at most. due(now) is True first, then after each interval.
+    interval: seconds between two times. tries: how often it is repeated at most. due(now) is True first, then
+    after each interval.
     """
 
     interval: float
     tries: int = TRIES
-    doubling: bool = False
     deadline: float = float("-inf")
     used: int = -1  # the first time is no repeat
 
@@ -98,8 +97,7 @@ class Repeater:
         if now < self.deadline:
             return False
         self.used += 1
-        wait = self.interval * (1 << min(self.used, 16)) if self.doubling else self.interval
-        self.deadline = now + (min(wait, max(LONGEST_WAIT, self.interval)) if self.doubling else wait)
+        self.deadline = now + self.interval
         return True
 
     def exhausted(self, now: float) -> bool:
