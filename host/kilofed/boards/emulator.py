@@ -307,7 +307,7 @@ def _listen() -> socket.socket:
     """A listening socket on a free port of this machine, to be handed to QEMU."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    listener.listen(4)
+    listener.listen(64)
     return listener
 
 
