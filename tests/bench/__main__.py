@@ -26,11 +26,21 @@ TOPICS = ("boards", "infer", "train", "link", "learning")
 
 
 def measure(topics: Sequence[str]) -> Iterator[Figure]:
-    """Each topic is a module beside this one with a function `figures(root) -> Iterator[Figure]`."""
+    """Each topic is a module beside this one with a function `figures(root) -> Iterator[Figure]`.
+
+    BenchError when two figures have one name.
+    """
+    names: set[str] = set()
     for topic in topics:
         print(f"bench: {topic}", file=sys.stderr)
         module = importlib.import_module(f".{topic}", __package__)
-        yield from module.figures(ROOT)
+        for figure in module.figures(ROOT):
+            if figure.name in names:
+                raise BenchError(
+                    f"two figures are called {figure.name}; rename one in tests/bench/{topic}.py"
+                )
+            names.add(figure.name)
+            yield figure
 
 
 def print_table(figures: Sequence[Figure]) -> None:

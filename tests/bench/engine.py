@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +46,8 @@ CORES = (
     Core("m7", "mps2-an500", "mps2-an500"),
 )
 
-ICOUNT_SHIFT = 7
-TICK_NS = 40
+NS_OF_INSTRUCTION = 128  # at -icount shift=7
+NS_OF_TICK = 40
 STACK_FREE = 1024  # of the stack, not counted: any firmware has as much
 
 _JOB = struct.Struct("<4sII")
@@ -74,9 +75,24 @@ class Run:
     features: NDArray[np.uint8]
 
 
+class Answer(NamedTuple):
+    """answer_t of firmware/bench/main.c. stage 0: all went well; outputs, features: bytes an input."""
+
+    stage: int
+    status: int
+    fault: int
+    known_ticks: int
+    ticks: int
+    arena: int
+    state: int
+    stack: int
+    outputs: int
+    features: int
+
+
 def instructions(ticks: int) -> int:
     """How many instructions took so many ticks of the 25 MHz timer."""
-    return round(ticks * TICK_NS / 2**ICOUNT_SHIFT)
+    return round(ticks * NS_OF_TICK / NS_OF_INSTRUCTION)
 
 
 def build_folder(core: Core, root: Path) -> Path:
@@ -109,48 +125,54 @@ def run(image: Path, core: Core, model: bytes, inputs: NDArray[np.uint8]) -> Run
     the engine refuses the model or fails.
     """
     planned = with_plan(model)
-    parsed = elf.read(image)
-    job = _JOB.pack(b"KBFJ", len(planned), len(inputs)) + inputs.tobytes()
+    answer, rows = run_file(image, core, planned, inputs)
+    code = sum(len(segment.data) for segment in elf.read(image).segments)
+    return Run(
+        instructions=instructions(answer.ticks),
+        macs=macs(model),
+        arena=answer.arena + answer.state + max(0, answer.stack - STACK_FREE),
+        stack=answer.stack,
+        flash=code + len(planned) - len(model),
+        outputs=rows[:, : answer.outputs],
+        features=rows[:, answer.outputs :],
+    )
+
+
+def run_file(
+    image: Path, core: Core, file: bytes, inputs: NDArray[np.uint8]
+) -> tuple[Answer, NDArray[np.uint8]]:
+    """Runs a .tflite as it is. (the answer, uint8 [N, outputs + features]); raises as `run` does."""
+    symbols = elf.read(image).symbols
+    job = _JOB.pack(b"KBFJ", len(file), len(inputs)) + inputs.tobytes()
     with tempfile.TemporaryDirectory(prefix="kilofed-bench-") as folder:
         loads = []
-        for name, content in (("model", planned), ("job", job)):
-            at, end = parsed.symbols[f"bench_{name}"], parsed.symbols[f"bench_{name}_end"]
+        for name, content in (("model", file), ("job", job)):
+            at, end = symbols[f"bench_{name}"], symbols[f"bench_{name}_end"]
             if len(content) > end - at:
                 raise BenchError(f"a {name} of {len(content)} B, the limit is {end - at}; try a smaller one")
             path = Path(folder) / name
             path.write_bytes(content)
             loads += ["-device", f"loader,file={path},addr={at:#x},force-raw=on"]
-        answer = _emulate(image, core, loads, Path(folder))
-    size = _ANSWER.size
-    if len(answer) < size:
+        said = _emulate(image, core, loads, Path(folder))
+    if len(said) < _ANSWER.size:
         raise BenchError(f"the bench image of {core.name} ended without an answer: the engine crashed")
-    stage, status, fault, known, ticks, arena, state, stack, output, features = _ANSWER.unpack_from(answer)
-    if stage:
-        raise BenchError(f"{_STAGES[stage]} failed on {core.name} with status {status}, fault {fault}")
-    if not 0 <= instructions(known) - _KNOWN_INSTRUCTIONS <= 12:
-        raise BenchError(
-            f"QEMU counts {instructions(known)} for {_KNOWN_INSTRUCTIONS} instructions; use QEMU 7.2"
-        )
-    rows = np.frombuffer(answer, np.uint8, -1, size)
-    if rows.size != len(inputs) * (output + features):
+    answer = Answer(*_ANSWER.unpack_from(said))
+    if answer.stage:
+        what = _STAGES[answer.stage]
+        raise BenchError(f"{what} failed on {core.name} with status {answer.status}, fault {answer.fault}")
+    counted = instructions(answer.known_ticks)
+    if not 0 <= counted - _KNOWN_INSTRUCTIONS <= 12:
+        raise BenchError(f"QEMU counts {counted} for {_KNOWN_INSTRUCTIONS} instructions; use QEMU 7.2")
+    rows = np.frombuffer(said, np.uint8, -1, _ANSWER.size)
+    if rows.size != len(inputs) * (answer.outputs + answer.features):
         raise BenchError(f"the engine stopped before the last of {len(inputs)} inputs on {core.name}")
-    rows = rows.reshape(len(inputs), output + features)
-    code = sum(len(segment.data) for segment in parsed.segments)
-    return Run(
-        instructions=instructions(ticks),
-        macs=macs(model),
-        arena=arena + state + max(0, stack - STACK_FREE),
-        stack=stack,
-        flash=code + len(planned) - len(model),
-        outputs=rows[:, :output],
-        features=rows[:, output:],
-    )
+    return answer, rows.reshape(len(inputs), answer.outputs + answer.features)
 
 
 def _emulate(image: Path, core: Core, loads: list[str], folder: Path) -> bytes:
     if shutil.which(QEMU) is None:
         raise BenchError(f"{QEMU} is not installed; install it: apt-get install {QEMU_PACKAGE}")
-    command = [QEMU, "-M", core.machine, "-kernel", str(image), "-icount", f"shift={ICOUNT_SHIFT}"]
+    command = [QEMU, "-M", core.machine, "-kernel", str(image), "-icount", "shift=7"]
     command += ["-display", "none", "-monitor", "none", "-serial", "none"]
     command += ["-semihosting-config", "enable=on,target=native", *loads]
     try:
@@ -165,11 +187,11 @@ def _emulate(image: Path, core: Core, loads: list[str], folder: Path) -> bytes:
 
 def verify(model: bytes, inputs: NDArray[np.uint8], found: Run, where: str) -> None:
     """BenchError unless outputs and features are those of TFLite Micro's reference kernels, byte for byte."""
-    pairs = [("outputs", found.outputs, model)]
+    pairs = [("outputs", found.outputs, reference(model, inputs))]
     if found.features.size:
-        pairs.append(("features", found.features, heads.backbone(model)))
-    for what, got, source in pairs:
-        wrong = int((got != _reference(source, inputs)).sum())
+        pairs.append(("features", found.features, reference_features(model, inputs)))
+    for what, got, expected in pairs:
+        wrong = int((got != expected).sum())
         if wrong:
             raise BenchError(
                 f"{wrong} of {got.size} bytes of the {what} on {where} are not TFLite Micro's, so the"
@@ -177,7 +199,13 @@ def verify(model: bytes, inputs: NDArray[np.uint8], found: Run, where: str) -> N
             )
 
 
-def _reference(model: bytes, inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def reference_features(model: bytes, inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What enters the head, uint8 [N, F], by TFLite Micro's reference kernels."""
+    return reference(heads.backbone(model), inputs)
+
+
+def reference(model: bytes, inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A model's outputs, uint8 [N, bytes], by the kernels in TFLite Micro's wheel."""
     # Not at the top of the file: the package is large, and most topics do without it.
     from tflite_micro.python.tflite_micro import runtime
 

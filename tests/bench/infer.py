@@ -61,10 +61,12 @@ def figures(root: Path) -> Iterator[Figure]:
             print(f"bench: infer {name} on {core.name}", file=sys.stderr)
             run = engine.run(image, core, model, inputs)
             engine.verify(model, inputs, run, core.name)
-            yield from _figures(f"infer.{name}.{core.name}", core.name, run, CMSIS_NN.get(name))
+            yield from figures_of(f"infer.{name}.{core.name}", core.name, run, CMSIS_NN.get(name))
 
 
-def _figures(prefix: str, core: str, run: engine.Run, yardstick: Yardstick | None) -> Iterator[Figure]:
+def figures_of(prefix: str, core: str, run: engine.Run, yardstick: Yardstick | None) -> Iterator[Figure]:
+    """What one run becomes; ratios only where there is something to compare with."""
+
     def figure(name: str, value: float | int, unit: str) -> Figure:
         return Figure(f"{prefix}.{name}", value, unit, COMMAND)
 

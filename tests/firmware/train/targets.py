@@ -46,7 +46,7 @@ def small_board_round() -> dict[str, Any]:
     rng = np.random.default_rng(4)
     q = np.maximum(rng.integers(-255, 128, (80, 32)), -128)
     y = rng.integers(0, 10, 80)
-    config = {"epochs": 2, "batch": 16, "seed": 5}
+    config: dict[str, Any] = {"epochs": 2, "batch": 16, "seed": 5}
     config |= {"lr_w": [20000, 24 + 4], "lr_b": [26214, 13], "prox": [0, 0]}
     head = make_head(rng.integers(-127, 128, (10, 32)), rng.integers(-900, 900, 10), 60)
     return {

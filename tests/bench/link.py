@@ -1,0 +1,60 @@
+"""`link.*`: bytes on the wire of one device's round, both ends of the link in memory, no faults.
+
+A round begins and ends in an open session: head, order, acknowledgements, status, result, update, commit,
+with all framing. Head and update are those of the demo's second round. The training takes three seconds here,
+longer than any emulated board's, so that messages of progress are among the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests import link_world
+
+from kilofed_tools.updates import Codec
+
+from . import federation
+from .figure import BenchError, Figure
+
+COMMAND = "python -m tests.bench --only link"
+CODECS = (Codec.INT8, Codec.INT4, Codec.TERNARY)
+FRAMES = {128: 256, 1024: 4096}  # longest frame -> window: the micro:bit's, and the MPS2 boards'
+DEVICE = "m4f-1"
+
+
+def figures(root: Path) -> Iterator[Figure]:
+    """Up is towards the host. BenchError when an update arrives other than it left."""
+    model = (root / "models" / "digits" / "digits.tflite").read_bytes()
+    fleet = [place for place in federation.places(model) if place.name == DEVICE]
+    for codec in CODECS:
+        name = codec.name.lower()
+        first, second = federation.run(model, fleet, codec, 2)
+        yield Figure(f"link.update_bytes.{name}", len(second.updates[DEVICE]), "B", COMMAND)
+        for frame, window in FRAMES.items():
+            ways = measure(codec, frame, window, (first, second))
+            for way, count in ways.items():
+                yield Figure(f"link.bytes_per_round.{way}.{name}.frame_{frame}", count, "B", COMMAND)
+    yield Figure("link.head_bytes.int8", len(second.head), "B", COMMAND)
+
+
+def measure(
+    codec: Codec, frame: int, window: int, rounds: tuple[federation.Round, federation.Round]
+) -> dict[str, int]:
+    """Bytes "up" and "down" of the second of two rounds over one session."""
+    world = link_world.World(max_frame=frame, window=window, train_seconds=3.0)
+    world.open()
+    for number, done in enumerate(rounds, 1):
+        world.bytes = {"up": 0, "down": 0}
+        _run_round(world, number, done.head, done.updates[DEVICE], codec)
+    return world.bytes
+
+
+def _run_round(world: link_world.World, number: int, head: bytes, update: bytes, codec: Codec) -> None:
+    world.update = lambda order: update
+    job = link_world.Round(world, number, head, codec=codec)
+    world.run(lambda: job.done)
+    if job.result is None or job.result.update != update or head not in world.heads:
+        raise BenchError(
+            "head or update arrived damaged over a sound line; see: pytest tests/unit -k endpoint"
+        )

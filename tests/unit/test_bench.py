@@ -1,0 +1,167 @@
+"""The bench: what it writes, what it refuses, and that its counts are exact where they can be checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.bench import __main__ as bench
+from tests.bench import engine, infer
+from tests.bench.figure import BenchError, Figure
+
+MODEL = bench.ROOT / "models" / "digits" / "digits.tflite"
+README = bench.ROOT / "tests" / "bench" / "README.md"
+UP, DOWN = 800, 900  # bytes a device and round that int8 may take
+
+
+def made_run(**changes: Any) -> engine.Run:
+    rows = np.zeros((2, 3), np.uint8)
+    run = engine.Run(
+        instructions=5_000_000,
+        macs=1_000_000,
+        arena=2000,
+        stack=700,
+        flash=15_000,
+        outputs=rows,
+        features=rows,
+    )
+    return dataclasses.replace(run, **changes)
+
+
+def give(monkeypatch: pytest.MonkeyPatch, *found: Figure) -> None:
+    """Makes every topic give these figures."""
+
+    def figures(root: Path) -> Iterator[Figure]:
+        assert root == bench.ROOT
+        yield from found
+
+    module = SimpleNamespace(figures=figures)
+    monkeypatch.setattr(bench, "importlib", SimpleNamespace(import_module=lambda name, package: module))
+
+
+def test_a_topic_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The link's topic, whole: the file, the table, and the issue's limits on a round."""
+    out = tmp_path / "deep" / "bench.json"
+    assert bench.main(["--only", "link", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    printed = capsys.readouterr().out
+    names = [row["name"] for row in rows]
+    assert len(set(names)) == len(names)
+    for row in rows:
+        assert list(row) == ["name", "value", "unit", "command"]
+        assert type(row["value"]) is int and row["value"] > 0
+        assert row["unit"] == "B" and row["command"] == "python -m tests.bench --only link"
+        assert row["name"] in printed
+    value = {row["name"]: row["value"] for row in rows}
+    for frame in (128, 1024):
+        assert value["link.update_bytes.int8"] < value[f"link.bytes_per_round.up.int8.frame_{frame}"] <= UP
+        assert value["link.head_bytes.int8"] < value[f"link.bytes_per_round.down.int8.frame_{frame}"] <= DOWN
+    assert value["link.update_bytes.int8"] == 346
+
+
+def test_only_all_topics_write_the_whole_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr(bench, "TOPICS", ("link",))
+    give(monkeypatch, Figure("a.b", 1.5, "B", "c"))
+    assert bench.main(["--only", "link"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert bench.main([]) == 0
+    written = json.loads((tmp_path / "build" / "bench.json").read_text())
+    assert written == [{"name": "a.b", "value": 1.5, "unit": "B", "command": "c"}]
+
+
+def test_two_figures_of_one_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figure = Figure("a.b", 1, "B", "c")
+    give(monkeypatch, figure, Figure("a.c", 1, "B", "c"), figure)
+    out = tmp_path / "bench.json"
+    assert bench.main(["--only", "infer", "--out", str(out)]) == 1
+    assert "two figures are called a.b" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_what_is_called_what() -> None:
+    """Names and ratios of a model with a yardstick, and of one without."""
+    found = {
+        figure.name: figure.value
+        for figure in infer.figures_of("infer.kws.m4f", "m4f", made_run(), infer.CMSIS_NN["kws"])
+    }
+    assert found["infer.kws.m4f.instructions"] == 5_000_000
+    assert found["infer.kws.m4f.instructions_per_mac"] == 5.0
+    assert found["infer.kws.m4f.ratio_to_cmsis_nn"] == round(5_000_000 / 7_230_000, 3)
+    assert found["infer.kws.m4f.arena_ratio_to_cmsis_nn"] == round(2000 / 22_820, 3)
+    assert found["infer.kws.m4f.flash_ratio_to_cmsis_nn"] == round(15_000 / 53_488, 3)
+    assert found["infer.kws.m4f.arena"] == 2000 and found["infer.kws.m4f.flash"] == 15_000
+    plain = [figure.name for figure in infer.figures_of("infer.x.m3", "m3", made_run(), None)]
+    assert plain == [
+        f"infer.x.m3.{n}" for n in ("instructions", "instructions_per_mac", "arena", "stack", "flash")
+    ]
+    for yardstick in infer.CMSIS_NN.values():
+        assert set(yardstick.instructions) == {core.name for core in engine.CORES}
+
+
+def test_benchmark_models_that_are_not_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KILOFED_SHARED", str(tmp_path))
+    (tmp_path / infer.FOREIGN["ic"]).write_bytes(b"ic")
+    assert [(name, len(model) > 2) for name, model in infer.models(bench.ROOT)] == [
+        ("digits", True),
+        ("ic", False),
+    ]
+    assert infer.FOREIGN["kws"] in capsys.readouterr().err
+
+
+def test_a_wrong_byte_is_found() -> None:
+    """The oracle accepts its own answer and refuses any other, in outputs and in features."""
+    pytest.importorskip("tflite_micro")
+    model = MODEL.read_bytes()
+    inputs = engine.random_inputs(model, 2)
+    right = made_run(
+        outputs=engine.reference(model, inputs), features=engine.reference_features(model, inputs)
+    )
+    engine.verify(model, inputs, right, "here")
+    for part in ("outputs", "features"):
+        wrong = getattr(right, part).copy()
+        wrong[-1, -1] ^= 1
+        with pytest.raises(BenchError, match=f"1 of .* {part} on here"):
+            engine.verify(model, inputs, dataclasses.replace(right, **{part: wrong}), "here")
+
+
+def test_macs() -> None:
+    """By hand: three 3x3 convolutions of stride 2 over 28x28, then two dense layers."""
+    by_hand = 14 * 14 * 8 * 9 + 7 * 7 * 16 * 72 + 4 * 4 * 32 * 144 + 32 * 32 + 10 * 32
+    assert engine.macs(MODEL.read_bytes()) == by_hand
+
+
+def test_readme_names_every_topic() -> None:
+    text = README.read_text()
+    assert [topic for topic in bench.TOPICS if f"## {topic}" not in text] == []
+
+
+@pytest.mark.emulated
+def test_a_count_repeats() -> None:
+    """The digits on Cortex-M0 code: TFLite Micro's bytes, and the same count whenever it is taken."""
+    for tool in ("arm-none-eabi-gcc", "cmake", "ninja", "qemu-system-arm"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} here")
+    pytest.importorskip("tflite_micro")
+    model = MODEL.read_bytes()
+    inputs = engine.random_inputs(model, 2)
+    core = engine.CORES[0]
+    image = engine.image_of(core, bench.ROOT)
+    first = engine.run(image, core, model, inputs)
+    engine.verify(model, inputs, first, core.name)
+    again = engine.run(image, core, model, np.concatenate([inputs[:1], inputs]))
+    assert again.instructions == first.instructions > first.macs
+    assert (again.arena, again.flash) == (first.arena, first.flash)
+    with pytest.raises(BenchError, match="kf_model_open failed on m0 with status -3"):
+        engine.run_file(image, core, b"\0" * 64, inputs)
