@@ -32,7 +32,7 @@ typedef struct kf_head_overlay {
     int32_t out_zp;         /* zero point of the logits, -128..127 */
 } kf_head_overlay_t;
 
-/* One interpreter: 60 bytes on a 32-bit core. Private to src/nn; complete so that it can be placed. */
+/* One interpreter: 28 bytes on a 32-bit core. Private to src/nn; complete so that it can be placed. */
 typedef struct kf_nn {
     const kf_model_t *model;
     uint8_t *arena;

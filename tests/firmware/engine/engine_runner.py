@@ -21,6 +21,17 @@ NONE = 0xFFFF
 Bytes = npt.NDArray[np.uint8]
 
 
+def seeds(count: int) -> range:
+    """0 .. count-1, or the one that the environment names: what a failure prints to repeat it alone."""
+    one = os.environ.get("KILOFED_SEED")
+    return range(count) if one is None else range(int(one), int(one) + 1)
+
+
+def repeat(node: str, seed: int) -> str:
+    """The command that runs one seed of one test again."""
+    return f"repeat: KILOFED_SEED={seed} python -m pytest '{node}'"
+
+
 class EngineDied(AssertionError):
     """The process ended in the middle of a request: a sanitizer found something, and its report is the
     message."""

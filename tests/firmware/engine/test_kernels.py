@@ -39,10 +39,18 @@ def test_chain(engine: Engine, seed: int, request: pytest.FixtureRequest) -> Non
     compare(engine, engine_models.random_model(seed), seed, request.node.nodeid)
 
 
+@pytest.mark.parametrize("seed", range(0, CHAINS, 6))
+def test_chain_cut_behind_every_operator(engine: Engine, seed: int, request: pytest.FixtureRequest) -> None:
+    """Inner tensors: what a later operator would flatten or saturate shows where it is made."""
+    model = engine_models.random_model(seed)
+    for count in range(1, len(engine_models.unpack(model).subgraphs[0].operators)):
+        compare(engine, engine_models.cut(model, count), seed, request.node.nodeid)
+
+
+@pytest.mark.parametrize("seed", range(SINGLES))
 @pytest.mark.parametrize("kind", sorted(engine_models.KINDS))
-def test_single(engine: Engine, kind: str, request: pytest.FixtureRequest) -> None:
-    for seed in range(SINGLES):
-        compare(engine, engine_models.one_op(kind, seed), seed, f"{request.node.nodeid} (seed {seed})")
+def test_single(engine: Engine, kind: str, seed: int, request: pytest.FixtureRequest) -> None:
+    compare(engine, engine_models.one_op(kind, seed), seed, request.node.nodeid)
 
 
 def test_chains_cover_every_operator(engine: Engine) -> None:
@@ -95,9 +103,11 @@ def near_ties(seed: int, *, per_channel: bool) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_scales_of_channels_are_multiplied_in_double(engine: Engine, seed: int) -> None:
+def test_scales_of_channels_are_multiplied_in_double(
+    engine: Engine, seed: int, request: pytest.FixtureRequest
+) -> None:
     model = near_ties(seed, per_channel=True)
-    compare(engine, model, seed, "test_scales_of_channels_are_multiplied_in_double", inputs=1)
+    compare(engine, model, seed, request.node.nodeid, inputs=1)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -121,7 +131,7 @@ def test_scales_of_tensors_are_multiplied_in_float32(engine: Engine, seed: int) 
     assert np.max(np.abs(got.astype(int) - micro)) <= 1
 
 
-def test_mean_of_a_vanishing_scale(engine: Engine) -> None:
+def test_mean_of_a_vanishing_scale(engine: Engine, request: pytest.FixtureRequest) -> None:
     """So small a multiplier that the division by the number of terms runs out of places."""
     for exponent in range(-36, -20):
         net = engine_models.Net(np.random.default_rng(1), [1, 7, 9, 3])
@@ -130,14 +140,14 @@ def test_mean_of_a_vanishing_scale(engine: Engine) -> None:
         y = net.tensor([1, 3], INT8, ([1.0], [17]))
         mean = engine_models.schema.BuiltinOperator.MEAN
         net.operator(mean, [net.last, axes], y, engine_models.schema.ReducerOptionsT())
-        compare(engine, net.finish(), 0, "test_mean_of_a_vanishing_scale")
+        compare(engine, net.finish(), 0, request.node.nodeid)
 
 
 @pytest.mark.parametrize("scale", [2.0**-20, 1e-3, 0.05, 0.9, 3.0, 31.0, 33.0, 1e6])
-def test_softmax_over_its_whole_range(engine: Engine, scale: float) -> None:
+def test_softmax_over_its_whole_range(engine: Engine, scale: float, request: pytest.FixtureRequest) -> None:
     """From rows where all classes count to rows where one takes all; and 500 classes."""
     for shape in ([3, 2], [1, 11], [2, 500]):
         net = engine_models.Net(np.random.default_rng(2), shape)
         net.graph.tensors[0].quantization.scale = np.array([scale], np.float32)
         engine_models.softmax(net)
-        compare(engine, net.finish(), 3, f"test_softmax_over_its_whole_range[{scale}]")
+        compare(engine, net.finish(), 3, request.node.nodeid)
