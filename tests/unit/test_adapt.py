@@ -7,6 +7,7 @@ wheel, which runs even what tflite-runtime refuses.
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -258,6 +259,29 @@ def test_calibration_rows_cover_the_corners() -> None:
     # K = clamp(2048 // F, 4, 64)
     wide = rng.integers(-128, 128, (40, 1024), np.int8)
     assert len(calibration(wide, -128)[1]) == 4
+
+
+@pytest.mark.parametrize("name", ["conv_then_pool", "binary_float_ends", "per_channel"])
+def test_damaged_models_are_brought_or_refused(name: str) -> None:
+    """What passes the checks is run by the runtime too, so a hole in them is a crash of this test."""
+    original = load(name)
+    size = read_model(original).tensors[read_model(original).inputs[0]].elements
+    rng = random.Random(11)
+    outcomes = {"brought": 0, "refused": 0}
+    for number in range(250):
+        mutant = bytearray(original)
+        for _ in range(rng.randrange(1, 4)):
+            position = rng.randrange(len(mutant))
+            mutant[position] = rng.choice([0, 1, 127, 128, 255, mutant[position] ^ 1 << rng.randrange(8)])
+        try:
+            adapt(bytes(mutant), samples=np.zeros((2, size), np.int8))
+            outcomes["brought"] += 1
+        except ModelError as error:
+            assert str(error).isprintable()
+            outcomes["refused"] += 1
+        except Exception as error:
+            pytest.fail(f"mutant {number} of {name}: {type(error).__name__}: {error}")
+    assert min(outcomes.values()) > 20
 
 
 def shared_models() -> list[Path]:

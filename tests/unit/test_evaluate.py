@@ -19,6 +19,7 @@ from kilofed_tools import evaluate, flat, heads
 from kilofed_tools.adapt import adapt
 from kilofed_tools.errors import ModelError
 from kilofed_tools.evaluate import Runner, accuracy, features, head_accuracy, quantize_multiplier, requantize
+from kilofed_tools.tflite import read_model
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = (ROOT / "models/digits/digits.tflite").read_bytes()
@@ -111,6 +112,20 @@ def test_what_the_runtime_refuses_is_told() -> None:
     with pytest.raises(ModelError, match=r"the TFLite runtime refuses the model.*version '99'") as caught:
         Runner(flat.write(tree))
     assert caught.value.__cause__ is not None
+
+
+def test_an_output_of_another_size_than_told_is_refused() -> None:
+    """The runtime computes the shapes itself, and gives more than the file says."""
+    cut = heads.backbone(DIGITS)
+    tree = flat.read(cut)
+    graph = tree.tables("subgraphs")[0]
+    operators = graph.tables("operators")
+    mean = next(op for op in read_model(cut).operators if op.name == "MEAN")
+    graph.values["operators"] = operators[: mean.index + 1]
+    graph.values["outputs"] = np.array(mean.outputs, np.int32)
+    graph.tables("tensors")[mean.outputs[0]].values["shape"] = np.array([1, 31], np.int32)
+    with pytest.raises(ModelError, match="gives 32 values where its file says 31"):
+        Runner(flat.write(tree)).run(np.zeros((1, 784), np.int8))
 
 
 def test_features_of_a_model_without_backbone_are_its_input() -> None:

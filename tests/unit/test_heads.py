@@ -370,7 +370,9 @@ def other_op(tree: Table) -> None:
         (shuffle, "shuffled"),
         (bare(SPEC.out_tensor, "zero_point"), "output zero point is not written out"),
         (lambda tree: quantization(tree, SPEC.weights_tensor).values.update(zero_point=[3]), "around 0"),
-        (lambda tree: quantization(tree, SPEC.features_tensor).values.update(scale=[0.0]), "zero"),
+        (lambda tree: quantization(tree, SPEC.features_tensor).values.update(scale=[0.0]), "out of range"),
+        (lambda tree: quantization(tree, SPEC.features_tensor).values.update(scale=[1e-38]), "out of range"),
+        (lambda tree: quantization(tree, SPEC.out_tensor).values.update(scale=[1e38]), "out of range"),
         (other_op, "names operator 4"),
     ],
 )

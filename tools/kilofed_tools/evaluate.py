@@ -23,6 +23,7 @@ from kilofed_tools.operators import check_operators
 from kilofed_tools.tflite import TensorType, read_model, type_name
 
 _RUNTIMES = ("tflite_runtime.interpreter", "ai_edge_litert.interpreter")
+_AGAIN = "copy or convert the file again"
 _INSTALL = "install one with `pip install 'kilofed[runtime]'`"
 
 
@@ -77,7 +78,10 @@ class Runner:
         self._output = self._interpreter.get_output_details()[0]["index"]
 
     def run(self, samples: NDArray[np.int8]) -> NDArray[np.int8]:
-        """int8 [N, output size] for int8 samples [N, ...] of as many bytes as the input has."""
+        """int8 [N, output size] for int8 samples [N, ...] of as many bytes as the input has.
+
+        ModelError when they do not fit, or when the runtime fails.
+        """
         flat = samples.reshape(len(samples), math.prod(samples.shape[1:]))
         if samples.dtype != np.int8 or flat.shape[1] != math.prod(self.input_shape):
             raise ModelError(
@@ -87,8 +91,17 @@ class Runner:
         out = np.empty((len(samples), self.output_size), np.int8)
         for row, sample in enumerate(flat):
             self._interpreter.set_tensor(self._input, sample.reshape(self.input_shape))
-            self._interpreter.invoke()
-            out[row] = self._interpreter.get_tensor(self._output).ravel()
+            try:
+                self._interpreter.invoke()
+            except (RuntimeError, ValueError) as error:
+                text = " ".join(str(error).split())
+                raise ModelError(f"the TFLite runtime cannot run the model ({text})", _AGAIN) from error
+            values = self._interpreter.get_tensor(self._output)
+            if values.size != self.output_size:
+                raise ModelError(
+                    f"the model gives {values.size} values where its file says {self.output_size}", _AGAIN
+                )
+            out[row] = values.ravel()
         return out
 
 

@@ -50,6 +50,9 @@ UNIT_BITS = 20  # trainer's units are 2^-20 (/ s_x for weights)
 # two: its ratio to a step of 2^-20 would be one too, so that one sum in 256 is a tie, and TFLite and TFLite
 # Micro, which multiply the scales in float32 and in double, round ties differently.
 MIN_OUT_SCALE = 1.0 / 4000.0
+SCALE_MIN = (
+    2.0**-40
+)  # of features and logits, and 1 / it at most: weight scales then stay normal float32 values
 CODEC_INT32, CODEC_INT8, CODEC_INT4 = 0, 1, 2
 DEFAULT_LR, DEFAULT_BATCH, DEFAULT_EPOCHS = 0.1, 16, 2
 
@@ -416,8 +419,8 @@ def find_head(model: TFLiteModel | bytes) -> HeadSpec:
             f"the head maps {x.elements} values to {out.elements} and its weights are {classes} x {features}",
             "convert the model with a fixed batch of 1",
         )
-    if x.scale <= 0 or out.scale <= 0:
-        _outside("a scale of the head is zero")
+    if not SCALE_MIN <= x.scale <= 1 / SCALE_MIN or not SCALE_MIN <= out.scale <= 1 / SCALE_MIN:
+        _outside(f"a scale of the head is out of range ({x.scale:.3g} in, {out.scale:.3g} out)")
     if model.consumers(x.index) != [op]:
         _outside("the features are read by more than the head", operator=op.index)
     places = {
