@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from engine_runner import BUILD, ROOT, sources
+from engine_runner import ROOT, sources
 
 CODE_BYTES = 15_500  # all operators, Cortex-M0
 STACK_BYTES = 900  # of any call, without what the caller and interrupts use
@@ -35,10 +35,9 @@ THROUGH_POINTERS = {
 
 
 @pytest.fixture(scope="module")
-def objects() -> list[Path]:
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """One object file a source file, with stack use and calls beside it."""
-    folder = BUILD / "m0"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = tmp_path_factory.mktemp("m0")
     made = []
     for source in sources():
         target = folder / f"{source.parent.name}_{source.stem}.o"
