@@ -26,23 +26,26 @@ EventT = TypeVar("EventT", bound=Event)
 class Line:
     """A host at the end of a board's serial line, driven by hand: no tasks, no threads."""
 
-    def __init__(self, emulated: Emulator) -> None:
-        self.emulated = emulated
+    def __init__(self, connect: Callable[[], socket.socket], check: Callable[[], None]) -> None:
+        """connect: opens the line, again for `reconnect`. check: raises when the other end has died."""
         self.received = bytearray()
         self.endpoint = HostEndpoint(rng=secrets.token_bytes, admit=lambda hello: 0)
-        self._socket = self._connect()
+        self._connect, self._check = connect, check
+        self._socket = connect()
+        self._socket.setblocking(False)
         self._waiting: list[Event] = []
 
-    def _connect(self) -> socket.socket:
-        host, port = self.emulated.url.removeprefix("socket://").split(":")
-        connection = socket.create_connection((host, int(port)))
-        connection.setblocking(False)
-        return connection
+    @classmethod
+    def to(cls, emulated: Emulator) -> Line:
+        """The line to an emulated board."""
+        host, port = emulated.url.removeprefix("socket://").split(":")
+        return cls(lambda: socket.create_connection((host, int(port))), emulated.check)
 
     def reconnect(self) -> None:
         """As after a board's power came back: a new connection, and a host that has forgotten everything."""
         self._socket.close()
         self._socket = self._connect()
+        self._socket.setblocking(False)
         self.endpoint = HostEndpoint(rng=secrets.token_bytes, admit=lambda hello: 0)
         self._waiting.clear()
 
@@ -73,7 +76,7 @@ class Line:
         """Wait until `wanted` was among the bytes received, sending nothing."""
         deadline = time.monotonic() + seconds
         while wanted not in self.received:
-            self.emulated.check()
+            self._check()
             assert time.monotonic() < deadline, (
                 f"{wanted!r} did not come, but {bytes(self.received[-300:])!r}"
             )
@@ -95,7 +98,7 @@ class Line:
                 seen.append(event)
                 if isinstance(event, kind) and matching(event):
                     return event
-            self.emulated.check()
+            self._check()
             assert time.monotonic() < deadline, f"no {kind.__name__} in {seconds} s, but {seen}"
             self.turn()
 

@@ -68,7 +68,7 @@ def connect() -> Iterator[Callable[[Emulator], Line]]:
     with ExitStack() as stack:
 
         def open_line(emulated: Emulator) -> Line:
-            line = Line(emulated)
+            line = Line.to(emulated)
             stack.callback(line.close)
             return line
 
