@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from kilofed.errors import FleetError
 from kilofed.fleet import Device, Fleet, default_path, new_identity
 
