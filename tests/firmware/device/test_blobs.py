@@ -146,6 +146,14 @@ def test_the_sender_goes_back_once_for_a_lost_chunk_and_again_after_its_time(run
     assert offsets(ask(peer, Accept(id, 50, Verdict.RECEIVING)))[0] == 50, "the receiver has lost something"
     assert offsets(ask(peer, Accept(id, 9999, Verdict.RECEIVING))) == [], "which cannot be"
     assert offsets(ask(peer, Accept(id ^ 1, 0, Verdict.RECEIVING))) == [], "of another blob"
+    for at in range(51, 63):
+        peer.now += 900
+        assert offsets(ask(peer, Ping()))[0] == at - 1, "progress makes it patient again"
+        ask(peer, Accept(id, at, Verdict.RECEIVING))
+    peer.say_probe_and_open()
+    assert offsets(ask(peer, Accept(id, 109, Verdict.RECEIVING))) == everything[1:], (
+        "another receiver has more"
+    )
     assert offsets(ask(peer, Accept(id, len(blob), Verdict.COMPLETE))) == []
     peer.now += 5000
     assert offsets(ask(peer, Ping())) == []

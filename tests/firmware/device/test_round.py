@@ -286,6 +286,8 @@ def test_the_old_head_stays_for_who_wants_it_though_a_newer_one_has_arrived(
         world.settle(0.5)
         world.host.commit(1, 1)
         world.wait_for(Committed)
+        fresh_host(world)
+        assert world.host.info is not None and world.host.info.head == heads.head_hash(blob)
     else:
         world.host._say(order)
         world.settle(1)
