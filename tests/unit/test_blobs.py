@@ -243,6 +243,21 @@ def test_refused_three_times_is_failed():
     assert out.failed == "refused 3 times" and out.poll(99) == []
 
 
+def test_a_receiver_that_had_all_and_lost_it_is_given_it_again():
+    out, into = sender(announce=False), BlobReceiver(window=512)
+    for _ in range(3):
+        out.accept(into.offer(out.hash, len(BLOB)), 0)
+        move(out, into)
+        assert out.done and into.data == BLOB
+        into.clear()
+    out.restart(max_frame=64, window=64)
+    into.restart(window=64)
+    assert not out.done and out.deadline is None
+    out.accept(into.offer(out.hash, len(BLOB)), 0)
+    move(out, into)
+    assert out.done and into.data == BLOB
+
+
 def test_one_that_does_not_announce_waits_to_be_asked():
     out = sender(announce=False)
     assert out.deadline is None and out.poll(1000) == []

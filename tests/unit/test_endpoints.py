@@ -341,6 +341,18 @@ def test_a_result_is_fetched_again_by_ordering_it_again():
     assert first == second and world.trained == [1] and len(world.chunks) == chunks
 
 
+def test_a_host_that_was_killed_before_it_kept_the_result_gets_it_again():
+    world = World()
+    world.open()
+    world.host.send_head(HEAD)
+    world.host.train(order(1))
+    world.run(lambda: bool(world.seen(ev.ResultReady)))
+    world.new_host()
+    world.host_events.clear()
+    job = finished(world, 1)
+    assert job.result is not None and job.result.update == UPDATE and world.trained == [1]
+
+
 @pytest.mark.parametrize("fields", [{"epochs": 0}, {"flags": 1}])
 def test_a_result_without_an_update_is_complete_as_it_is(fields):
     world = World()

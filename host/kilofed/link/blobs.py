@@ -83,7 +83,6 @@ class BlobSender:
         self.data = data
         self.hash = blob_hash(data)
         self.id = blob_id(self.hash)
-        self.done = False
         self.chunks_sent = 0
         self.chunks_repeated = 0
         self._announce = announce
@@ -91,7 +90,8 @@ class BlobSender:
         self.restart(max_frame=max_frame, window=window)
 
     def restart(self, *, max_frame: int, window: int) -> None:
-        """A new session: the other side is asked again what it has."""
+        """A new session: the other side is asked again what it has, also when it once had all."""
+        self.done = False
         self.failed = ""
         self.refusals = 0
         self._room = message_bound(min(window, max_frame))
@@ -150,12 +150,16 @@ class BlobSender:
 
     def accept(self, message: Accept, now: float) -> None:
         """Takes an accept; one for another blob, or that cannot be, is ignored."""
-        if message.id != self.id or self.done or self.failed or message.offset > len(self.data):
+        if message.id != self.id or self.failed or message.offset > len(self.data):
             return
         if message.verdict is Verdict.COMPLETE:
+            self._rewind(len(self.data))
             self.done = True
             self.deadline = None
             return
+        if self.done:  # it had all and does not have it any more
+            self.done = False
+            self._wait(now)
         if message.verdict is Verdict.REFUSED:
             self._refused(now)
             return
