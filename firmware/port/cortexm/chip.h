@@ -1,8 +1,8 @@
-/* What a chip family gives to the Cortex-M port: seven functions and a table of interrupt vectors.
+/* What a chip family gives to the Cortex-M port: six functions and a table of interrupt vectors.
  *
- * port/mps2 and port/nrf51 are two of them; port/template is one with every gap marked. All are called from the main loop
- * unless it says otherwise. The core's own parts (startup, vectors, faults, sleeping, the UART's buffers) are shared and
- * lie beside this file.
+ * port/mps2 and port/nrf51 are two of them; port/template is one with every gap marked. All are called from the main
+ * loop unless it says otherwise. The core's own parts (startup, vectors, faults, sleeping, the UART's buffers) are
+ * shared and lie beside this file.
  */
 #ifndef KF_CORTEXM_CHIP_H
 #define KF_CORTEXM_CHIP_H
@@ -21,14 +21,16 @@ typedef union kf_vector {
 /* Placed behind the sixteen system vectors: the chip's own interrupts, from IRQ 0. */
 #define KF_CHIP_VECTORS __attribute__((section(".vectors.chip"), used))
 
-/* Clocks, a tick of at least 50 and at most 1000 Hz, the UART at KF_BOARD_BAUD, its interrupts in the NVIC. Called once, and
- * again by the fault handler, with interrupts masked by PRIMASK; the caller unmasks them. Must not wait unbounded for a ready bit. */
+/* Clocks, a tick of at least 50 and at most 1000 Hz, the UART at KF_BOARD_BAUD, its interrupts in the NVIC. Called
+ * once, and again by the fault handler, with interrupts masked by PRIMASK; the caller unmasks them. Must not wait
+ * unbounded for a ready bit. */
 void kf_chip_start(void);
 
 /* Milliseconds since kf_chip_start(), wrapping at 2^32; steps of up to 20 ms are fine. */
 uint32_t kf_chip_millis(void);
 
-/* Bytes wait in the transmit ring (kf_line_tx_get): start sending if the UART is idle. Called with interrupts masked. */
+/* Bytes wait in the transmit ring (kf_line_tx_get): start sending if the UART is idle. Called with interrupts
+ * masked. */
 void kf_chip_tx_start(void);
 
 /* The receive ring has room again after kf_line_rx_put() refused a byte, which the handler then left in the UART, its

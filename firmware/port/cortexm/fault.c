@@ -1,7 +1,8 @@
 /* The last words of a board: where it was when it could not go on. Then it stops, for good.
  *
- * Stopping is a fault inside the fault handler, which locks the core up (Armv7-M ARM B1.5.15). A debugger sees it, a watchdog
- * or an nRF51 resets from it, and QEMU ends with status 134: an emulated board that crashed cannot be taken for a slow one.
+ * Stopping is a fault inside the fault handler, which locks the core up (Armv7-M ARM B1.5.15). A debugger sees it, a
+ * watchdog or an nRF51 resets from it, and QEMU ends with status 134: an emulated board that crashed cannot be taken
+ * for a slow one.
  */
 
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* The image's header: says which board an image was built for, so that a flash tool can refuse the wrong one.
  *
- * Vector 8, reserved in every Armv6-M, Armv7-M and Armv8-M core, holds its address. So a tool finds it in an ELF file, in a
- * raw image, and on a chip that somebody else flashed. kilofed.boards.image reads it.
+ * Vector 8, reserved in every Armv6-M, Armv7-M and Armv8-M core, holds its address. So a tool finds it in an ELF
+ * file, in a raw image, and on a chip that somebody else flashed. kilofed.boards.image reads it.
  */
 #ifndef KF_CORTEXM_HEADER_H
 #define KF_CORTEXM_HEADER_H

@@ -1,9 +1,9 @@
 /* The board's UART, buffered both ways between its interrupt handlers and the main loop.
  *
- * One producer and one consumer a ring: the handler writes `rx` and reads `tx`, the loop the other way round. Indices run
- * freely and wrap at 2^32, so that a ring of 2^k bytes holds 2^k bytes; each is written by one side only. A full receive
- * ring refuses the byte: the handler leaves it in the UART, and a sender with flow control (QEMU, or a window of the link
- * protocol, which is the size of this ring) waits.
+ * One producer and one consumer a ring: the handler writes `rx` and reads `tx`, the loop the other way round. Indices
+ * run freely and wrap at 2^32, so that a ring of 2^k bytes holds 2^k bytes; each is written by one side only. A full
+ * receive ring refuses the byte: the handler leaves it in the UART, and a sender with flow control (QEMU, or a window
+ * of the link protocol, which is the size of this ring) waits.
  */
 #ifndef KF_CORTEXM_LINE_H
 #define KF_CORTEXM_LINE_H

@@ -11,8 +11,8 @@
 #include "kilofed/settings.h"
 #include "line.h"
 
-/* Multiply-accumulates between two looks at the line: about 20 ms on a Cortex-M0 at 16 MHz (some 30 instructions each), in
- * which 115200 baud bring 230 bytes: less than any board's receive ring. */
+/* Multiply-accumulates between two looks at the line: about 20 ms on a Cortex-M0 at 16 MHz (some 30 instructions
+ * each), in which 115200 baud bring 230 bytes: less than any board's receive ring. */
 #define SLICE_MACS 10000u
 
 /* A board that cannot start says why, and says it again for whoever opens the line later. */

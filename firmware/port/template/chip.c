@@ -1,5 +1,5 @@
-/* A chip family with every gap marked: copy this folder, fill the gaps, delete the marks. PORTING.md explains each by its
- * number. It compiles as it is, for every core, and does nothing.
+/* A chip family with every gap marked: copy this folder, fill the gaps, delete the marks. PORTING.md explains each by
+ * its number. It compiles as it is, for every core, and does nothing.
  */
 
 #include "board.h"
@@ -26,8 +26,8 @@ void kf_tick_irq(void) {
 }
 
 static void uart_irq(void) {
-    /* GAP 5: while a byte has been received: stop if !kf_line_rx_room(), masking this interrupt; else clear its flag and
-     * kf_line_rx_put() it. */
+    /* GAP 5: while a byte has been received: stop if !kf_line_rx_room(), masking this interrupt; else clear its flag
+     * and kf_line_rx_put() it. */
 
     /* GAP 6: if the transmitter has become free: clear its flag and kf_chip_tx_start(). */
 }
