@@ -20,7 +20,7 @@ static inline void kf_cpu_unmask(uint32_t before) {
 }
 
 /* Sleep until an interrupt is pending. With PRIMASK set it wakes all the same, and the handler runs at unmask
- * (Armv7-M ARM B1.5.19; Armv6-M ARM B1.5.15): so a look at flags and the sleep are one step. */
+ * (Armv7-M ARM B1.5.19; the same on Armv6-M): so a look at flags and the sleep are one step. */
 static inline void kf_cpu_sleep(void) {
     __asm__ volatile("dsb\n\twfi" ::: "memory");
 }

@@ -1,7 +1,7 @@
 /* Arm MPS2 (AN385, AN386, AN500): CMSDK APB UART 0 and the core's SysTick.
  *
- * Registers: Cortex-M System Design Kit TRM (DDI 0479), section 4.3 "APB UART". Addresses and interrupt numbers: DAI
- * 0385, section 3; the same in DAI 0386 and DAI 0500.
+ * Registers: Cortex-M System Design Kit TRM (DDI 0479), "APB UART". Addresses and interrupt numbers: DAI 0385, memory
+ * map and interrupts; the same in DAI 0386 and DAI 0500.
  */
 
 #include "board.h"

@@ -1,7 +1,7 @@
 /* nRF51822: UART0, TIMER0 as the tick (its Cortex-M0 has no SysTick), RNG.
  *
- * Registers: nRF51 series reference manual 3.0: section 13 CLOCK, 14 GPIO, 18 TIMER, 21 RNG, 29 UART. A peripheral's
- * interrupt number is bits 12-16 of its address (section 10.1). Pins: micro:bit v1 schematic.
+ * Registers: nRF51 series reference manual 3.0, chapters CLOCK, GPIO, TIMER, RNG and UART. A peripheral's interrupt
+ * number is bits 12-16 of its address (chapter "Peripheral interface"). Pins: micro:bit v1 schematic.
  */
 
 #include "board.h"
@@ -49,7 +49,7 @@ enum { INT_RXDRDY = 1u << 2, INT_TXDRDY = 1u << 7 };
 
 #define TICK_MS 10u
 
-/* Section 29.9, BAUDRATE: only listed speeds exist; 0x01D7E000 is 115200. */
+/* Chapter UART, BAUDRATE: only listed speeds exist; 0x01D7E000 is 115200. */
 _Static_assert(KF_BOARD_BAUD == 115200, "uart baud of the board's data file: add its BAUDRATE code here");
 
 static volatile uint32_t now_ms;
