@@ -190,6 +190,7 @@ def test_a_missing_tool_is_named_with_its_package(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_compiler_error_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("microbit")  # so that the sources of others are there
     copy = tmp_path / "checkout"
     shutil.copytree(ROOT / "firmware", copy / "firmware", ignore=shutil.ignore_patterns("pi"))
     (copy / "build").mkdir()

@@ -32,6 +32,9 @@ Progress = Callable[[str], None]
 MODEL = "model.tflite"
 """The copy of the model, in the build folder: wherever the original lies, CMake sees one path."""
 
+LINKED = ("kilofed", "monocypher", "port", "zcbor")
+"""CMake's targets that an image consists of."""
+
 _ERROR = re.compile(r"error:|Error:|undefined reference|will not fit|overflowed|CMake Error")
 
 TOOLS = {"arm-none-eabi-gcc": "gcc-arm-none-eabi", "cmake": "cmake", "ninja": "ninja-build"}
@@ -180,7 +183,7 @@ def _stack(board: Board, source: Path, folder: Path, elf: Path) -> Stack:
                 known["interrupt"],
                 tuple(known["unresolved"]),
             )
-    graphs = (path for path in folder.rglob("*.ci") if "template.dir" not in path.parts)
+    graphs = (path for target in LINKED for path in (folder / "CMakeFiles" / f"{target}.dir").rglob("*.ci"))
     fpu = any(flag.startswith("-mfloat-abi=hard") for flag in board.flags)
     result = stack.analyse(elf, graphs, stack.load_indirect(indirect), fpu=fpu)
     memo.write_text(json.dumps({"key": key, **asdict(result)}))
