@@ -25,7 +25,7 @@ from kilofed_tools.errors import DataError
 class Scores:
     """Accuracies, 0..1.
 
-    Test: on the laboratory's test set. held_out: on the devices' own held-out samples, pooled.
+    test: on the laboratory's test set. held_out: on the devices' own held-out samples, pooled.
     """
 
     test: float | None

@@ -20,6 +20,7 @@ from kilofed.boards.emulator import QEMU, QEMU_PACKAGE
 from kilofed.errors import RunFolderError
 from kilofed.experiment import run_experiment
 from kilofed.laboratory import NATIVE, PI, Place
+from kilofed.native import TOOLS as NATIVE_TOOLS
 from kilofed.rounds.config import Deadlines, RunConfig
 from kilofed.rounds.records import RunEvent
 from kilofed.samples import Samples, deal, digits_model_path, digits_pool, digits_test
@@ -55,9 +56,9 @@ class Missing:
     package: str
 
 
-def missing_tools() -> list[Missing]:
-    """What emulated boards need and this machine does not have."""
-    wanted = {**TOOLS, QEMU: QEMU_PACKAGE}
+def missing_tools(*, native: bool = False) -> list[Missing]:
+    """What emulated boards need and this machine does not have; what native processes need, if `native`."""
+    wanted = NATIVE_TOOLS if native else {**TOOLS, QEMU: QEMU_PACKAGE}
     return [Missing(program, package) for program, package in wanted.items() if shutil.which(program) is None]
 
 
@@ -66,11 +67,13 @@ def make_fleet(
 ) -> list[Place]:
     """The demo's devices with their samples.
 
-    Native: every board a native process of the same core instead.
+    native: every board a native process of the same core instead; a Linux device, where no compiler is there
+    either.
     """
     shards = deal(pool, [size for _, _, size in fleet], alpha=ALPHA, seed=seed)
+    instead = PI if missing_tools(native=True) else NATIVE
     return [
-        Place(name, NATIVE if native and board != PI else board, shard)
+        Place(name, instead if native and board != PI else board, shard)
         for (name, board, _), shard in zip(fleet, shards, strict=True)
     ]
 

@@ -200,7 +200,7 @@ _PHASE_STYLES = {
 def plain_line(event: RunEvent, rounds: int = 0) -> str:
     """An event as one line of text, "" for those that say nothing in a log.
 
-    Rounds: of the run, for "3/20".
+    rounds: of the run, for "3/20".
     """
     match event:
         case RunStarted(config, done, expected):

@@ -61,7 +61,7 @@ def run_experiment(
             say(f"going on with the run in {folder}, after round {run.last_round} of {config.rounds}")
         if not is_finished(run):
             with Laboratory(folder / DEVICES, places, model=model, fleet=register, say=say) as laboratory:
-                laboratory.start_boards()
+                laboratory.prepare()
                 done = run_federation(
                     run,
                     expected=len(places) + len(ports) if expected is None else expected,

@@ -1,7 +1,7 @@
 """Fleets on this machine: emulated boards, native processes of the same core, and kilofed-pi.
 
     with Laboratory(folder, places, model=path, fleet=fleet, say=print) as laboratory:
-        laboratory.start_boards()                      builds, flashes, starts, registers; gives ports
+        laboratory.prepare()                           builds, flashes, starts boards, registers; gives ports
         run_federation(..., ports=laboratory.ports, listen=("127.0.0.1", 0),
                        on_listening=laboratory.start_processes, watch=laboratory.check)
 
@@ -22,6 +22,7 @@ from types import TracebackType
 
 from kilofed.boards import Emulator, Identity, Image, build, catalogue, settings
 from kilofed.boards import samples as placed
+from kilofed.errors import BoardError, EmulatorError
 from kilofed.fleet import Device, Fleet, new_identity
 from kilofed.native import build_native
 from kilofed.processes import Process
@@ -31,6 +32,9 @@ from kilofed_tools.trainer import HOLDOUT_DEFAULT
 NATIVE = "posix"
 PI = "pi"
 NATIVE_RING = 400  # samples a native device keeps, at least
+PI_RING = 1000
+MOST_RESTARTS = 10  # of one device in a run
+BEGIN_SECONDS = 5.0  # within which a program that ends by itself was never well
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,8 @@ class Laboratory:
         self._stack = contextlib.ExitStack()
         self.boards: dict[str, Emulator] = {}
         self.processes: dict[str, Process] = {}
+        self._native: Path | None = None
+        self._restarts: dict[str, int] = {}
 
     def __enter__(self) -> Laboratory:
         return self
@@ -93,8 +99,10 @@ class Laboratory:
         """Whether some devices are processes, which connect to the host over TCP."""
         return any(not place.emulated for place in self.places)
 
-    def start_boards(self) -> None:
-        """Builds the images the boards need, flashes those that do not hold theirs, and starts them all."""
+    def prepare(self) -> None:
+        """Builds what devices need, flashes boards that do not hold their image, and starts all boards."""
+        if any(place.board == NATIVE for place in self.places):
+            self._native = build_native(progress=self._say)
         images: dict[str, Image] = {}
         for place in self.places:
             if place.emulated and place.board not in images:
@@ -118,16 +126,12 @@ class Laboratory:
         """Starts the devices that are processes; they connect to this TCP port of this machine."""
         native = [place for place in self.places if place.board == NATIVE]
         if native:
-            program = build_native(progress=self._say)
-            ring = max(
-                NATIVE_RING,
-                *(-(-len(place.samples) // HOLDOUT_DEFAULT) * HOLDOUT_DEFAULT for place in native),
-            )
-            options = ["--count", str(len(native)), "--board", NATIVE, "--ring", str(ring)]
-            self._start(native, [str(program), *options], port)
+            options = ["--count", str(len(native)), "--board", NATIVE, "--ring", _ring(native, NATIVE_RING)]
+            self._start(native, [str(self._native), *options], port)
         for place in self.places:
             if place.board == PI:
-                self._start([place], [sys.executable, "-m", "kilofed_pi"], port)
+                options = ["--ring", _ring([place], PI_RING)]
+                self._start([place], [sys.executable, "-m", "kilofed_pi", *options], port)
 
     def _start(self, places: Sequence[Place], command: list[str], port: int) -> None:
         """One process that is all of `places`."""
@@ -146,12 +150,32 @@ class Laboratory:
         self.processes[first] = process
 
     def check(self) -> None:
-        """BoardError when a process ended by itself.
+        """Starts again what ended by itself, as a power cut would; says so. Call it now and then.
 
-        A board that is off is nobody's fault: rounds wait for it.
+        BoardError when a program could not even begin its work, or when the same device ends again and again.
         """
-        for process in self.processes.values():
-            process.check()
+        for name, board in self.boards.items():
+            try:
+                board.check()
+            except EmulatorError as error:
+                self._start_again(name, error, board.restart)
+        for name, process in self.processes.items():
+            status = process.status
+            if status is None:
+                continue
+            try:
+                process.check()
+            except BoardError as error:
+                if status >= 0 and process.age < BEGIN_SECONDS:
+                    raise
+                self._start_again(name, error, process.start)
+
+    def _start_again(self, name: str, error: BoardError, start: Callable[[], None]) -> None:
+        self._restarts[name] = self._restarts.get(name, 0) + 1
+        if self._restarts[name] > MOST_RESTARTS:
+            raise error
+        self._say(f"{name} is started again: {error.what}")
+        start()
 
     def _device(self, place: Place) -> Device:
         """The device's registration, made when it is the first time."""
@@ -161,6 +185,12 @@ class Laboratory:
         device = new_identity(place.name, place.board)
         self._fleet.add(device, replace=True)
         return device
+
+
+def _ring(places: Sequence[Place], least: int) -> str:
+    """Slots for the largest of `places`; a ring is a multiple of the held-out rule's period."""
+    slots = max([least, *(len(place.samples) for place in places)])
+    return str(-(-slots // HOLDOUT_DEFAULT) * HOLDOUT_DEFAULT)
 
 
 def _write_private(path: Path, content: bytes) -> None:

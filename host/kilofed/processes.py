@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -36,10 +37,12 @@ class Process:
         self.log = log
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
 
     def start(self) -> None:
         """Starts it. BoardError when the program cannot be run."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._started = time.monotonic()
         with self.log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(
@@ -65,6 +68,16 @@ class Process:
     def running(self) -> bool:
         """Whether it lives."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """What it ended with, negative: of a signal; None while it lives or before it was started."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._started
 
     def check(self) -> None:
         """BoardError with the end of its log when it was started and has ended."""

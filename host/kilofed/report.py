@@ -55,7 +55,7 @@ class Dropped(TypedDict):
 class RoundRow(TypedDict):
     """One training round.
 
-    Accuracy: on the test set; held_out: of the head sent out; own: of the trained heads.
+    accuracy: on the test set; held_out: of the head sent out; own: of the trained heads.
     """
 
     round: int
@@ -76,7 +76,7 @@ class RoundRow(TypedDict):
 class DeviceFigures(TypedDict):
     """One device over the run.
 
-    Personal: its personal head on its held-out samples; federated: the global head there.
+    personal: its personal head on its held-out samples; federated: the global head there.
     """
 
     id: str

@@ -25,7 +25,7 @@ _FORM = "give an .npz with inputs [N, ...], int8 or float, and labels [N], whole
 class Samples:
     """Samples of one place.
 
-    Inputs: int8 [N, input bytes] as the model takes them. labels: uint16 [N], below C.
+    inputs: int8 [N, input bytes] as the model takes them. labels: uint16 [N], below C.
     """
 
     inputs: NDArray[np.int8]

@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from kilofed.boards import settings
+from kilofed.errors import BoardError
 from kilofed.experiment import make_places
 from kilofed.federation import federate, resume_or_create
 from kilofed.fleet import Fleet
-from kilofed.laboratory import Laboratory
+from kilofed.laboratory import PI, Laboratory, Place
 from kilofed.rounds.config import Deadlines, RunConfig
 from kilofed.rounds.records import Note, RoundEnded, RoundStarted, RunEvent
 from kilofed.samples import digits_model_path, digits_pool
@@ -64,8 +65,8 @@ class World:
                 self.folder / "devices", self.places, model=model, fleet=fleet, say=lambda text: None
             ) as laboratory,
         ):
-            laboratory.start_boards()
-            for place in self.places:
+            laboratory.prepare()
+            for place in self.places[:2]:
                 page = (laboratory.boards[place.name].folder / "settings.bin").read_bytes()
                 assert settings.decode(page).id == fleet.find(place.name).id
 
@@ -78,8 +79,10 @@ class World:
                 asyncio.wait_for(
                     federate(
                         run,
-                        expected=2,
+                        expected=len(self.places),
                         ports=laboratory.ports,
+                        listen=("127.0.0.1", 0) if laboratory.has_processes else None,
+                        on_listening=laboratory.start_processes,
                         fleet=fleet,
                         observers=[observe],
                         watch=laboratory.check,
@@ -104,6 +107,42 @@ def test_a_board_that_is_cut_off_in_mid_round_comes_back_and_counts(tmp_path: Pa
     assert [r.number for r in rounds] == [1, 2, 3, 4, 5, 6]
     assert all(len(r.taken) == 2 for r in rounds), [[d.reason for d in r.dropped] for r in rounds]
     assert rounds[2].seconds > 2 * rounds[1].seconds, "the round waited for the board"
+
+
+def test_devices_killed_from_outside_are_started_again(tmp_path: Path) -> None:
+    """As if power was cut by somebody else: the boards get their flash back, the process its identity."""
+    world = World(tmp_path / "run")
+    world.places.append(Place("pi", PI, world.places[1].samples))
+    killed: list[int] = []
+    said: list[str] = []
+
+    def cut(laboratory: Laboratory, event: RunEvent) -> None:
+        if isinstance(event, RoundStarted) and event.number == 3:
+            laboratory._say = said.append
+            killed.extend([laboratory.boards["microbit-1"].pid, laboratory.processes["pi"].pid])
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    with world.run(cut) as run:
+        rounds = run.rounds()
+    assert len(killed) == 2
+    assert all(len(r.taken) == 3 for r in rounds), [[d.reason for d in r.dropped] for r in rounds]
+    assert sorted(text.split()[0] for text in said if "is started again" in text) == ["microbit-1", "pi"]
+
+
+def test_a_process_that_cannot_begin_ends_the_run_with_its_words(tmp_path: Path) -> None:
+    world = World(tmp_path / "run")
+    world.places.append(Place("pi", PI, world.places[1].samples))
+
+    def spoil(laboratory: Laboratory, event: RunEvent) -> None:
+        process = laboratory.processes.get("pi")
+        if process is not None and not process.command[-1].endswith("nothing"):
+            process.kill()
+            process.command[-1] = str(tmp_path / "nothing")
+            process.start()
+
+    with pytest.raises(BoardError, match="nothing"):
+        world.run(spoil)
 
 
 def test_a_board_that_stays_off_costs_its_own_contribution(tmp_path: Path) -> None:
@@ -270,7 +309,7 @@ def test_a_board_of_another_run_is_left_out(tmp_path: Path) -> None:
             say=lambda text: None,
         ) as laboratory,
     ):
-        laboratory.start_boards()
+        laboratory.prepare()
         from kilofed.errors import FleetMissingError
 
         with pytest.raises(FleetMissingError, match="0 of 2 devices came"):

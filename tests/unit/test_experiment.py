@@ -201,3 +201,11 @@ def test_missing_tools_are_named_with_their_packages(monkeypatch: pytest.MonkeyP
         "shutil.which", lambda name: None if name == "qemu-system-arm" else f"/usr/bin/{name}"
     )
     assert demo.missing_tools() == [demo.Missing("qemu-system-arm", "qemu-system-arm")]
+    assert demo.missing_tools(native=True) == []
+
+
+def test_without_any_compiler_linux_devices_take_the_boards_places(
+    monkeypatch: pytest.MonkeyPatch, pool: Samples
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert {p.board for p in demo.make_fleet(pool, native=True, seed=1)} == {PI}

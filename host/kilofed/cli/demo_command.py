@@ -49,8 +49,13 @@ def command(out: Path, rounds: int, seed: int, native: bool, fresh: bool, as_jso
                 names = ", ".join(m.program for m in lacking)
                 packages = " ".join(sorted({m.package for m in lacking}))
                 display.step(f"no emulated boards: {names} not installed (apt-get install {packages})")
-                display.step("the boards are native processes of the same core instead")
                 native = True
+        if native:
+            lacking = demo.missing_tools(native=True)
+            what = (
+                "Linux devices, for want of a C compiler" if lacking else "native processes of the same core"
+            )
+            display.step(f"in place of emulated boards there are {what}")
         if fresh and out.exists():
             display.step(f"what was in {shown(out)} is now {shown(demo.move_aside(out))}")
         config = dataclasses.replace(demo.CONFIG, rounds=rounds, seed=seed)

@@ -20,7 +20,7 @@ _LEAVE = "leave its contribution out and look at the device"
 class Checked:
     """An answer that counts.
 
-    Samples: after clamping to the ring. note: what was clamped, "" when nothing was.
+    samples: after clamping to the ring. note: what was clamped, "" when nothing was.
     """
 
     samples: int
