@@ -294,6 +294,26 @@ def test_cancel_stops_a_training_and_drops_a_result():
         finished(world, 5)
 
 
+def test_a_cancel_right_after_its_order_is_not_taken_for_done_too_early():
+    """A status from before the order is on its way; the cancel itself gets lost."""
+    world = World(train_seconds=30)
+    world.open()
+    world.host.send_head(HEAD)
+    world.run(lambda: bool(world.seen(ev.HeadDelivered)))
+    world.host.train(order(4))
+    world.host.poll(world.now)
+    world.flush()  # the order is under way
+    world.device._say_status()
+    world.flush()  # and so is an idle status, the other way
+    world.host.cancel(4)
+    world.connected = False
+    world.step()
+    world.connected = True
+    end = world.now + 3
+    world.run(lambda: world.now > end)
+    assert ev.CancelAsked(4) in world.device_events and world.device.state is State.IDLE
+
+
 def test_cancel_of_another_round_changes_nothing():
     world = World()
     world.open()

@@ -78,14 +78,14 @@ class HostEndpoint(Endpoint[ev.Event]):
         commit(round, 0) -> Committed
 
     send_head and train may be given together, and with the commit of the round before: each waits for what
-    it needs. Every command may be given again with the same content, which changes nothing but has its
-    event said anew.
+    it needs. A command that is under way may be given again, which changes nothing; train() for a round that
+    was answered has the answer said again.
 
     `Lost` forgets all commands; the line stays open, and at the next `Opened` the owner says again what it
     wants (`info` tells what the device holds, is doing, and which round): train() for the round whose
     result waits fetches that result, and nothing of an update that had been received is sent again. A
-    result of a round that was not ordered in this session is left alone. Without a session commands do
-    nothing: `Lost` is among the events already.
+    result of a round that was not ordered in this session is left alone. Without a session commands raise
+    SessionError: `Lost` is among the events already, or `Opened` has not come.
     """
 
     def __init__(
@@ -221,8 +221,7 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._woken = True
 
     def train(self, order: TrainOrder) -> None:
-        """Has the device train a round, or hand over that round's result when it waits. -> Training,
-        ResultReady
+        """Has the device train a round, or hand over that round's result. -> Training, ResultReady
 
         MessageError when a field is out of range.
         """
@@ -280,9 +279,7 @@ class HostEndpoint(Endpoint[ev.Event]):
     # ---- time ------------------------------------------------------------------------------------
 
     def _clock(self, now: float) -> None:
-        """Moves time on. A gap that is longer than any deadline was this process's sleep, not the device's
-        silence.
-        """
+        """Moves time on. A gap longer than any deadline was this process's sleep, not a device's silence."""
         gap = now - self._now
         if gap > 2 * self._heartbeat and self._session is not None:
             self._last_heard += gap - self._heartbeat
@@ -402,16 +399,7 @@ class HostEndpoint(Endpoint[ev.Event]):
     def _take_status(self, status: Status) -> None:
         before, self._status = self._status, status
         self._state = status.state
-        if self._commit is not None and not (
-            status.state is State.UPLOADING and status.round == self._commit.round
-        ):
-            self._events.append(ev.Committed(self._commit.round))
-            self._commit = self._commit_try = None
-            self._receiver.clear()
-        if self._cancel is not None:
-            busy = status.state in (State.TRAINING, State.UPLOADING)
-            if not (busy and status.round == self._cancel.round):
-                self._cancel = self._cancel_try = None
+        self._settle(status)
         if self._order is not None and self._order_try is not None and status.round == self._order.round:
             if status.state in (State.TRAINING, State.UPLOADING):
                 self._order_try = None
@@ -423,11 +411,27 @@ class HostEndpoint(Endpoint[ev.Event]):
         if status != before:
             self._events.append(ev.Progress(status))
 
+    def _settle(self, status: Status) -> None:
+        """Whether a status is the answer to a commit or a cancel that was said."""
+        if self._commit is not None and self._commit_try is not None and self._commit_try.used >= 0:
+            waits = status.state is State.UPLOADING and status.round == self._commit.round
+            if not waits:
+                self._events.append(ev.Committed(self._commit.round))
+                self._commit = self._commit_try = None
+                self._receiver.clear()
+        if self._cancel is not None and self._cancel_try is not None and self._cancel_try.used >= 0:
+            # A status about another round may have left before the order that is cancelled arrived there:
+            # then only one that comes after a repeat counts.
+            same = status.round == self._cancel.round
+            busy = same and status.state in (State.TRAINING, State.UPLOADING)
+            if not busy and (same or self._cancel_try.used > 0):
+                self._cancel = self._cancel_try = None
+
     def _take_result(self, result: Result) -> None:
         order = self._order
         self._state = State.UPLOADING
         if order is None or result.round != order.round or self._info is None:
-            return  # nobody asked for it
+            return  # nobody asked for it: the owner knows from `info` and may order or cancel it
         if self._order_try is not None:
             self._order_try = None
             status = Status(State.UPLOADING, result.round, 1000, result.loss_q12)
