@@ -60,7 +60,9 @@ def run_experiment(
         if resumed:
             say(f"going on with the run in {folder}, after round {run.last_round} of {config.rounds}")
         if not is_finished(run):
-            with Laboratory(folder / DEVICES, places, model=model, fleet=register, say=say) as laboratory:
+            with Laboratory(
+                folder / DEVICES, places, model=model, fleet=register, seed=config.seed, say=say
+            ) as laboratory:
                 laboratory.prepare()
                 done = run_federation(
                     run,

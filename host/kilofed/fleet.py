@@ -77,9 +77,14 @@ def default_path() -> Path:
 
 
 def new_identity(
-    name: str, board: str, *, rng: Callable[[int], bytes] = secrets.token_bytes, now: float | None = None
+    name: str,
+    board: str,
+    *,
+    device_id: bytes | None = None,
+    rng: Callable[[int], bytes] = secrets.token_bytes,
+    now: float | None = None,
 ) -> Device:
-    """A device nobody has registered yet, with a fresh id and key.
+    """A device nobody has registered yet, with a fresh key, and a fresh id unless one is given.
 
     FleetError for a name that no device can hold.
     """
@@ -89,7 +94,8 @@ def new_identity(
             f"use 1 to {NAME_BYTES} letters, digits, dots, dashes and underscores",
             device=name,
         )
-    return Device(rng(ID_BYTES), name, board, rng(KEY_BYTES), time.time() if now is None else now)
+    number = rng(ID_BYTES) if device_id is None else device_id
+    return Device(number, name, board, rng(KEY_BYTES), time.time() if now is None else now)
 
 
 class Fleet:

@@ -1,6 +1,6 @@
 """Fleets on this machine: emulated boards, native processes of the same core, and kilofed-pi.
 
-    with Laboratory(folder, places, model=path, fleet=fleet, say=print) as laboratory:
+    with Laboratory(folder, places, model=path, fleet=fleet, seed=1, say=print) as laboratory:
         laboratory.prepare()                           builds, flashes, starts boards, registers; gives ports
         run_federation(..., ports=laboratory.ports, listen=("127.0.0.1", 0),
                        on_listening=laboratory.start_processes, watch=laboratory.check)
@@ -13,6 +13,7 @@ run that is resumed meets the same devices.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from types import TracebackType
 from kilofed.boards import Emulator, Identity, Image, build, catalogue, settings
 from kilofed.boards import samples as placed
 from kilofed.errors import BoardError, EmulatorError
-from kilofed.fleet import Device, Fleet, new_identity
+from kilofed.fleet import ID_BYTES, Device, Fleet, new_identity
 from kilofed.native import build_native
 from kilofed.processes import Process
 from kilofed.samples import Samples
@@ -57,8 +58,8 @@ class Place:
 class Laboratory:
     """Starts and stops the devices of `places`. A context manager; leaving it leaves no process.
 
-    folder: what the devices keep. model: the .tflite they hold. fleet: where they are registered. say: told
-    what is being done. Use it from the main thread.
+    folder: what the devices keep. model: the .tflite they hold. fleet: where they are registered. seed: what
+    their ids are made of. say: told what is being done. Use it from the main thread.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Laboratory:
         *,
         model: Path,
         fleet: Fleet,
+        seed: int,
         say: Callable[[str], None],
     ) -> None:
         self.folder = folder
         self.places = tuple(places)
         self._model = model
         self._fleet = fleet
+        self._seed = seed
         self._say = say
         self._stack = contextlib.ExitStack()
         self.boards: dict[str, Emulator] = {}
@@ -178,11 +181,17 @@ class Laboratory:
         start()
 
     def _device(self, place: Place) -> Device:
-        """The device's registration, made when it is the first time."""
+        """The device's registration, made when it is the first time.
+
+        Its id follows from seed and name (a device shuffles by its id), so that the same run gives the same
+        bytes anywhere.
+        """
         for known in self._fleet.all():
             if known.name == place.name and known.board == place.board:
                 return known
-        device = new_identity(place.name, place.board)
+        text = f"kilofed laboratory {self._seed} {place.name}".encode()
+        device_id = hashlib.blake2b(text, digest_size=ID_BYTES).digest()
+        device = new_identity(place.name, place.board, device_id=device_id)
         self._fleet.add(device, replace=True)
         return device
 

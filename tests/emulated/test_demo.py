@@ -35,6 +35,12 @@ def report(folder: Path) -> Any:
     return json.loads(done.stdout)
 
 
+def learnt(figures: Any) -> list[Any]:
+    """What does not depend on the clock or the line."""
+    names = ("round", "taken", "samples", "loss", "accuracy", "held_out", "own")
+    return [[row[name] for name in names] for row in figures["round_table"]]
+
+
 def processes_of(folder: Path) -> list[str]:
     """Command lines that name `folder`, this process's and its parents' aside."""
     found = []
@@ -126,11 +132,9 @@ def test_the_next_demo_moves_a_finished_one_aside_and_repeats_its_figures(
     assert report(moved)["round_table"] == first["round_table"]
     steps = [json.loads(line) for line in done.stderr.splitlines()]
     assert any(moved.name in step["text"] for step in steps if step["event"] == "Step")
-    # New devices with new ids shuffle otherwise, so the rounds differ; what was dealt to whom does not.
     second = json.loads(done.stdout)
-    assert second["accuracy"]["alone"] == first["accuracy"]["alone"]
-    assert second["accuracy"]["central"] == first["accuracy"]["central"]
-    assert second["accuracy"]["federated"] >= 0.93
+    assert second["accuracy"] == first["accuracy"]
+    assert learnt(second) == learnt(first), "the same run gives the same bytes"
 
 
 def test_ctrl_c_and_kill_9_are_gone_on_from(tmp_path: Path) -> None:
@@ -165,10 +169,13 @@ def test_ctrl_c_and_kill_9_are_gone_on_from(tmp_path: Path) -> None:
     assert figures["accuracy"]["federated"] > 0.9
 
 
-def test_without_an_emulator_native_processes_take_the_boards_places(tmp_path: Path) -> None:
-    done = demo(tmp_path / "demo", "--native", "--rounds", "10")
+def test_native_processes_in_the_boards_places_learn_the_same(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = demo(tmp_path / "demo", "--native")
     assert done.returncode == 0, done.stderr
-    figures = report(tmp_path / "demo")
+    figures, emulated = report(tmp_path / "demo"), report(finished[0])
     assert {d["board"] for d in figures["device_table"]} == {"posix", "pi"}
-    assert figures["accuracy"]["federated"] >= 0.85
+    assert learnt(figures) == learnt(emulated), "x86 and Cortex-M give the same bytes"
+    assert figures["accuracy"] == emulated["accuracy"]
     assert processes_of(tmp_path) == []

@@ -62,7 +62,7 @@ class World:
         with (
             Fleet(self.folder / "fleet.sqlite") as fleet,
             Laboratory(
-                self.folder / "devices", self.places, model=model, fleet=fleet, say=lambda text: None
+                self.folder / "devices", self.places, model=model, fleet=fleet, seed=1, say=lambda text: None
             ) as laboratory,
         ):
             laboratory.prepare()
@@ -306,6 +306,7 @@ def test_a_board_of_another_run_is_left_out(tmp_path: Path) -> None:
             world.places,
             model=digits_model_path(),
             fleet=fleet,
+            seed=1,
             say=lambda text: None,
         ) as laboratory,
     ):
