@@ -38,9 +38,7 @@ EventT = TypeVar("EventT")
 
 
 class Wake:
-    """Ends the wait of a loop: `set()` from anywhere in its thread; set while nobody waits, it ends the
-    next wait.
-    """
+    """Ends the wait of a loop. Set while nobody waits, it ends the next wait. Not for other threads."""
 
     def __init__(self) -> None:
         self._set = False
@@ -73,9 +71,9 @@ async def run_endpoint(
     deliver: Callable[[list[EventT | Stray]], Awaitable[None]],
     capture: Callable[[bool, bytes], None] | None = None,
 ) -> None:
-    """Moves bytes between the two until the pipe ends (returns) or breaks (TransportClosed), or the
-    endpoint is closed.
+    """Moves bytes between the two.
 
+    Returns when the pipe ends or the endpoint is closed; raises TransportClosed when the pipe breaks.
     deliver: gets events in order; while it waits, the line is read no further. wake: set it after using the
     endpoint directly. capture: told of all bytes, (True, what was received) and (False, what is sent).
     """

@@ -464,7 +464,7 @@ def check_cddl(allowed: list[bytes], forbidden: list[str]) -> None:
         "    else:\n"
         "        if not good: sys.exit(f'the CDDL allows {line}')\n"
     )
-    # zcbor 0.9.1 takes an enumeration &(a: 0, b: 1) for bits, and the name of an array's element for a key when
+    # zcbor 0.9.1 takes an enumeration &(a: 0, b: 1) for bits, and an element's name for a key when
     # there is a type of that name. Written like this the file says the same.
     cddl = re.sub(r";.*", "", CDDL.read_text())
     cddl = re.sub(r"&\(([^)]*)\)", lambda choices: " / ".join(re.findall(r": *(\d+)", choices[1])), cddl)

@@ -1,5 +1,4 @@
-"""The errors of the link that are finer than those in kilofed.errors, and the words for a device's error
-numbers.
+"""The errors of the link, and the words for the numbers that devices send.
 
     LinkError                   200
     +-- TransportError          210

@@ -13,8 +13,9 @@ from kilofed.link.messages import Hello, Info, Reason, Result, Status, Train
 
 @dataclass(frozen=True, slots=True)
 class HelloSeen:
-    """A device said hello: once for each nonce, before it is welcomed or refused (`refused` is 0 or the
-    reason).
+    """A device said hello: once for each nonce, before the answer.
+
+    refused: 0 when it is welcomed, else the reason.
     """
 
     hello: Hello
@@ -23,8 +24,9 @@ class HelloSeen:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session is open. Comes once a session, before anything else of it. Commands may be given from here
-    on.
+    """A session is open; commands may be given from here on.
+
+    Comes once a session, before anything else of it.
     """
 
     hello: Hello
@@ -40,8 +42,9 @@ class InfoChanged:
 
 @dataclass(frozen=True, slots=True)
 class HeadDelivered:
-    """The device holds the head with this hash; said once for each `send_head`, also when it had it
-    already.
+    """The device holds the head with this hash.
+
+    Said once for each `send_head`, also when the device had it already.
     """
 
     hash: bytes
@@ -63,10 +66,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ResultReady:
-    """The result of the ordered round, with the whole update blob, hash checked (None when none was asked
-    for).
+    """The result of the ordered round. Answer with `commit`.
 
-    The blob's inside has not been looked at: kilofed_tools.updates does that. Answer with `commit`.
+    update: the whole blob, its hash checked and its inside not (kilofed_tools.updates does that); None
+    when none was asked for.
     """
 
     result: Result
@@ -82,11 +85,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The session ended: the last event of it. All commands are forgotten; what was received of an update
-    is kept.
+    """The session ended: the last event of it.
 
-    reason: a `Reason` (or a later version's number) when the peer said one, SILENT, PROTOCOL, ...; why: in
-    words.
+    All commands are forgotten; what was received of an update is kept. reason: a `Reason` (or a later
+    version's number) when the peer said one, SILENT, PROTOCOL, ...; why: in words.
     """
 
     reason: int = Reason.NONE
@@ -95,11 +97,11 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class DeviceError:
-    """The device refused or failed at something. code: magnitude of a kf_status_t; `errors.explain` has the
-    words.
+    """The device refused or failed at something.
 
-    A train order that was not yet taken is dropped with it, and so is a head that was being sent when code
-    is 10 or 6 (the link repeats what may be repeated before it says so).
+    code: magnitude of a kf_status_t, `errors.explain` has the words. A train order that was not yet
+    taken is dropped with it, and so is a head that was being sent (the link repeats what may be repeated
+    before it says so).
     """
 
     code: int
@@ -163,8 +165,9 @@ class CancelAsked:
 
 @dataclass(frozen=True, slots=True)
 class CommitAsked:
-    """The result of this round was taken (verdict 0: commit the residual) or not; the endpoint is idle
-    already.
+    """The host took the result of this round (verdict 0: keep the residual) or not.
+
+    The endpoint is idle already.
     """
 
     round: int

@@ -202,9 +202,9 @@ class HostEndpoint(Endpoint[ev.Event]):
     # ---- commands: SessionError when no session is open ------------------------------------------
 
     def send_head(self, blob: bytes) -> None:
-        """Brings a head blob to the device; one still under way is replaced. -> HeadDelivered, or DeviceError
+        """Brings a head blob to the device; one still under way is replaced.
 
-        BlobError when the blob is empty or above 1 MiB.
+        -> HeadDelivered, or DeviceError. BlobError when the blob is empty or above 1 MiB.
         """
         hello = self._need_session()
         if self._head is not None and self._head.data == blob:
@@ -221,9 +221,9 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._woken = True
 
     def train(self, order: TrainOrder) -> None:
-        """Has the device train a round, or hand over that round's result. -> Training, ResultReady
+        """Has the device train a round, or hand over that round's result.
 
-        MessageError when a field is out of range.
+        -> Training, ResultReady. MessageError when a field is out of range.
         """
         encode(order)
         self._need_session()

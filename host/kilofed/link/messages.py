@@ -83,8 +83,9 @@ class Multiplier:
 
     @classmethod
     def nearest(cls, value: float) -> Multiplier:
-        """The multiplier closest to `value` (0 <= value < 2^15; below 2^-241 it is 0). MessageError
-        outside.
+        """The multiplier closest to `value`, 0 <= value < 2^15; below 2^-241 it is 0.
+
+        MessageError outside.
         """
         if not (math.isfinite(value) and 0 <= value < 1 << 15):
             raise MessageError(f"{value} is no multiplier", "give a learning rate from 0 to below 32768")
@@ -269,8 +270,9 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Host: no session; do not say hello again before wait_ms. reason: a `Reason`, or a number of a later
-    version.
+    """Host: no session; do not say hello again before wait_ms.
+
+    reason: a `Reason`, or a number of a later version.
     """
 
     TYPE: ClassVar[int] = 3
@@ -379,8 +381,9 @@ TrainOrder = Train
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Device: what it is doing. progress: of training, thousandths. loss_q12: last whole epoch's, nats /
-    4096.
+    """Device: what it is doing.
+
+    progress: of training, thousandths. loss_q12: of the last whole epoch, nats / 4096.
     """
 
     TYPE: ClassVar[int] = 9
@@ -453,8 +456,9 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Either side: what was asked for failed. code: magnitude of a kf_status_t. text: None or up to 48
-    bytes.
+    """Either side: what was asked for failed.
+
+    code: magnitude of a kf_status_t. text: None or up to 48 bytes.
     """
 
     TYPE: ClassVar[int] = 14
@@ -557,11 +561,11 @@ def _check_whole(message: Message) -> None:
 
 
 def _elements(data: bytes) -> tuple[int, list[int]]:
-    """Where the array's elements begin, and where each of them ends. Values are not read except those
-    `decode` compares itself.
+    """Where the array's elements begin, and where each of them ends.
 
-    Known elements can only be integers, strings and null, so everything else before the tail is refused
-    later by its kind. MessageError unless `data` is exactly one definite array in shortest form.
+    Their values are not read. Known elements can only be integers, strings and null: what else stands
+    before the tail is refused later, by its kind. MessageError unless `data` is exactly one definite
+    array in shortest form.
     """
     if not data or data[0] >> 5 != 4 or data[0] & 31 > 24:
         raise MessageError("not a CBOR array", _HINT)

@@ -1,6 +1,4 @@
-"""Pipes under the link: serial ports and everything pyserial can open, TCP, memory, and the base class for
-more.
-"""
+"""Pipes under the link: serial ports, TCP, memory, and the base class for more."""
 
 from __future__ import annotations
 

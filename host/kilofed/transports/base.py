@@ -1,6 +1,4 @@
-"""What the link needs of a pipe: bytes in order, either way. Serial, TCP and tests implement this one
-class.
-"""
+"""What the link needs of a pipe: bytes in order, either way."""
 
 from __future__ import annotations
 
@@ -8,8 +6,10 @@ from abc import ABC, abstractmethod
 
 
 class Transport(ABC):
-    """A byte pipe. Call order: read and write in any order and from two tasks, at most one of each at a
-    time; close last, once or more often. All three methods are required.
+    """A byte pipe: what serial lines, TCP and tests implement.
+
+    Call order: read and write in any order and from two tasks, at most one of each at a time; close
+    last, once or more often. All three methods are required.
 
     name: the port or address, for people and logs.
     """
@@ -18,10 +18,9 @@ class Transport(ABC):
 
     @abstractmethod
     async def read(self) -> bytes:
-        """The next bytes, at least one and at most READ_BYTES; waits for them. b"" when the pipe has ended
-        in good order.
+        """The next bytes, at least one and at most READ_BYTES; waits for them.
 
-        Raises TransportClosed when it broke.
+        b"" when the pipe has ended in good order. Raises TransportClosed when it broke.
         """
 
     @abstractmethod

@@ -14,12 +14,11 @@ _BUFFER_BYTES = 65536
 
 @dataclass
 class Faults:
-    """Damages a byte stream piece by piece (a piece ends with its 0x00), each kind with its own probability
-    0..1.
+    """Damages a byte stream, piece by piece (a piece ends with its 0x00).
 
-    drop: the piece is lost. flip: one of its bits is. repeat: it comes twice. noise: up to 40 random bytes
-    come before it. cut: it loses its end, delimiter included. The same seed damages the same stream in the
-    same way.
+    Each kind of damage has its own probability, 0..1. drop: the piece is lost. flip: one of its bits is.
+    repeat: it comes twice. noise: up to 40 random bytes come before it. cut: it loses its end, delimiter
+    included. The same seed damages the same stream in the same way.
     """
 
     seed: int = 0

@@ -1,8 +1,7 @@
-"""Serial lines through pyserial: real ports, pseudo terminals, and its URLs (``socket://HOST:PORT``,
-``rfc2217://``...).
+"""Serial lines through pyserial: real ports, pseudo terminals, and its URLs.
 
-Where pyserial gives a file descriptor (POSIX ports, ptys, socket://) the event loop waits on it; elsewhere
-one thread a line reads and one writes.
+(``socket://HOST:PORT`` is an emulated board's.) Where pyserial gives a file descriptor (POSIX ports, ptys,
+socket://) the event loop waits on it; elsewhere one thread a line reads and one writes.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ _POLL_SECONDS = 0.2  # how often a reader thread looks whether it is to end
 
 
 async def open_serial(url: str, baud: int = BAUD) -> Transport:
-    """Opens a port by name ("/dev/ttyACM0", "COM3") or URL. baud: bits a second, without effect on USB-CDC
-    and sockets.
+    """Opens a port by name ("/dev/ttyACM0", "COM3") or URL.
 
-    Raises PortNotFound, PortDenied, PortBusy, ConnectError (a URL nobody answers at) or TransportError.
+    baud: bits a second, without effect on USB-CDC and sockets. Raises PortNotFound, PortDenied, PortBusy,
+    ConnectError (a URL nobody answers at) or TransportError.
     """
     try:
         port = await asyncio.get_running_loop().run_in_executor(None, _open, url, baud)

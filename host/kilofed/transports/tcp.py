@@ -72,8 +72,9 @@ async def connect(host: str, port: int, *, timeout: float = CONNECT_SECONDS) -> 
 
 
 class Listener:
-    """Takes connections until it is closed; connections outlive it. Made by `listen`; an async context
-    manager.
+    """Takes connections until it is closed; they outlive it. An async context manager.
+
+    Made by `listen`.
     """
 
     def __init__(self, server: asyncio.Server) -> None:
