@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from kilofed.report import Report
+    from kilofed.report import Report, RoundRow
 
 
 class Display(ABC):
@@ -309,35 +309,30 @@ def _side_by_side(report: Report) -> Table:
 
 def _rounds_table(report: Report) -> Table:
     table = _table("rounds")
-    for name in (
-        "round",
-        "test set",
-        "held out",
-        "personal",
-        "loss",
-        "taken",
-        "ended",
-        "s",
-        "up",
-        "down",
-        "dropped",
-    ):
-        table.add_column(name, justify="left" if name in ("ended", "dropped") else "right")
-    for row in report["round_table"]:
-        table.add_row(
+    for name in ("round", "test set", "held out", "personal", "loss", "taken", "s", "up", "down"):
+        table.add_column(name, justify="right")
+    remarks = [_remark(row) for row in report["round_table"]]
+    if any(remarks):
+        table.add_column("remarks")
+    for row, remark in zip(report["round_table"], remarks, strict=True):
+        cells = (
             str(row["round"]),
             percent(row["accuracy"]),
             percent(row["held_out"]),
             percent(row["own"]),
             "-" if row["loss"] is None else f"{row['loss']:.3f}",
             f"{row['taken']}/{row['cohort']}",
-            row["ended"],
             f"{row['seconds']:.2f}",
             size(row["up"]),
             size(row["down"]),
-            "; ".join(f"{d['device']}: {d['reason']}" for d in row["dropped"]),
         )
+        table.add_row(*cells, *([remark] if any(remarks) else []))
     return table
+
+
+def _remark(row: RoundRow) -> str:
+    ended = [] if row["ended"] == "complete" else [f"ended by {row['ended']}"]
+    return "; ".join([*ended, *(f"{d['device']}: {d['reason']}" for d in row["dropped"])])
 
 
 def _devices_table(report: Report) -> Table:
@@ -364,7 +359,7 @@ def _table(title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _bar(progress: float, width: int = 10) -> str:
