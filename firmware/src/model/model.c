@@ -193,14 +193,15 @@ static kf_model_fault_t plan_memory(kf_model_t *m) {
 
 /* Last FULLY_CONNECTED of the model, or KF_MODEL_NONE. Nothing but one SOFTMAX may follow it. */
 static uint16_t find_head(const kf_model_t *m, kf_node_t *node) {
-    for (uint16_t op = m->ops; op-- > 0;) {
+    for (uint32_t left = m->ops; left > 0; left--) {
+        uint16_t op = (uint16_t)(left - 1);
         if (kf_node_read(m, op, NULL, node) != KF_FAULT_NONE) {
             break;
         }
         if (node->op->code == KF_BUILTIN_FULLY_CONNECTED) {
             return op;
         }
-        if (node->op->code != KF_BUILTIN_SOFTMAX || op + 1 != m->ops) {
+        if (node->op->code != KF_BUILTIN_SOFTMAX || left != m->ops) {
             break;
         }
     }
