@@ -13,6 +13,7 @@ from kilofed.link.frames import parse_frame
 from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import (
     Chunk,
+    Message,
     Multiplier,
     State,
     Train,
@@ -59,6 +60,7 @@ class World:
     trained: list[int] = field(default_factory=list)
     committed: list[int] = field(default_factory=list)
     chunks: list[tuple[str, Chunk]] = field(default_factory=list)
+    messages: list[tuple[str, Message]] = field(default_factory=list)
     captured: bytearray = field(default_factory=bytearray)
 
     def __post_init__(self) -> None:
@@ -121,6 +123,7 @@ class World:
             if piece:
                 frame = parse_frame(piece)
                 message = decode(frame.message)
+                self.messages.append((way, message))
                 if isinstance(message, Chunk):
                     self.chunks.append((way, message))
         if way in self.cut_after:
@@ -200,6 +203,10 @@ class World:
         self.host.disconnected("unplugged")
         self.device.disconnected()
         self.flush()
+
+    def said(self, kind: type) -> int:
+        """How many messages of a kind were sent, either way."""
+        return sum(isinstance(message, kind) for _, message in self.messages)
 
     def seen(self, kind: type) -> list[ev.Event]:
         return [event for event in self.host_events if isinstance(event, kind)]

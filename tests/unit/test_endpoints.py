@@ -14,11 +14,17 @@ from kilofed.link.errors import SessionError, StatusCode
 from kilofed.link.frames import Direction, encode_frame, parse_frame
 from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import (
+    Accept,
+    Chunk,
+    Error,
     Info,
+    Ping,
     Probe,
     Reason,
     Result,
     State,
+    Status,
+    Train,
     decode,
     encode,
 )
@@ -160,6 +166,120 @@ def test_a_replayed_hello_or_probe_ends_nothing():
     # A probe gets a hello with a fresh nonce, which the host answers with a new session: nobody waits.
     assert world.host.counters.sessions == sessions
     assert all(e.reason != Reason.SILENT for e in world.seen(ev.Lost))
+
+
+def test_an_info_is_answered_when_the_owner_does_nothing():
+    world = World()
+    world.open()
+    end = world.now + 1.5
+    world.run(lambda: world.now > end)
+    assert world.said(Info) == 1 and 1 <= world.said(Ping) <= 2
+
+
+def test_a_nonce_opens_one_session_only():
+    world = World()
+    world.open()
+    world.device.disconnected()
+    world.device.poll(world.now)
+    (again,) = [
+        decode(parse_frame(piece).message) for piece in world.device.data_to_send().split(b"\0") if piece
+    ]
+    assert world.host.hello is not None
+    assert again == replace(world.host.hello, device_nonce=again.device_nonce) != world.host.hello
+
+
+def test_a_change_is_told_although_the_host_speaks_meanwhile():
+    world = World(holding=replace(HOLDING, train=0, held_out=0, collecting=True))
+    world.open()
+    end = world.now + 1
+    world.run(lambda: world.now > end)
+    world.device.update(replace(HOLDING, train=1, held_out=0, collecting=True))
+    world.device.poll(world.now)
+    world.host._say(Ping())
+    world.run(lambda: bool(world.seen(ev.InfoChanged)), seconds=1.2)
+    assert world.host.info is not None and world.host.info.train == 1
+
+
+def test_a_hello_that_comes_twice_gets_the_same_welcome_twice():
+    world = World()
+    world.host.poll(world.now)
+    world.host.data_to_send()
+    world.device.poll(world.now)
+    hello = world.device.data_to_send()
+    world.host.receive(hello + hello, world.now)
+    answers = [piece for piece in world.host.data_to_send().split(b"\0") if piece]
+    assert len(answers) == 2 and answers[0] == answers[1]
+    # Also when the device took the first and the second comes late.
+    world.device.receive(b"\0" + answers[0] + b"\0", world.now)
+    info = world.device.data_to_send()
+    world.device.receive(b"\0" + answers[1] + b"\0", world.now)
+    world.host.receive(info, world.now)
+    assert world.host.info is not None and world.device.counters.sessions == 1
+
+
+def test_a_device_without_entropy_may_say_the_nonce_of_a_session_again_after_a_reset():
+    world = World()
+    world.open()
+    hello = world.host.hello
+    assert hello is not None
+    for end in (world.host, world.device):  # silence the old session's ping for the time of the test
+        end.events()
+    world.new_device()
+    world.device._hello = hello
+    world.device.poll(world.now)
+    world.host_events.clear()
+    world.run(lambda: bool(world.seen(ev.Opened)), seconds=2)
+    assert world.kinds() == [ev.Lost, ev.Opened]
+
+
+def test_probes_leave_a_welcome_the_time_of_a_slow_round_trip():
+    world = World(latency=0.8)
+    finished(world)
+    assert world.seen(ev.Opened) and world.host.counters.sessions == 1
+
+
+@pytest.mark.parametrize(("max_frame", "window"), [(64, 64), (64, 200), (128, 512), (128, 100), (1024, 4096)])
+def test_a_good_line_never_waits_for_a_timeout(max_frame, window):
+    world = World(max_frame=max_frame, window=window, train_seconds=1.0, latency=0.001)
+    world.open()
+    began = world.now
+    finished(world)
+    assert world.now - began < 1.4 and world.host.counters.retries == 0
+
+
+def test_nothing_is_said_or_told_before_the_info():
+    world = World()
+    world.host.poll(world.now)
+    world.host.data_to_send()
+    world.device.poll(world.now)
+    world.host.receive(world.device.data_to_send(), world.now)
+    world.device.receive(world.host.data_to_send(), world.now)
+    world.device.data_to_send()  # the info is lost
+    world.host.events()
+    update = Result(7, bytes(8), 346, 1, 1, 1, 1, 1, 1)
+    for message in (
+        Status(State.TRAINING, 7, 1, 1),
+        update,
+        Error(3),
+        Chunk(1, 0, b"x"),
+        Accept(1, 0, 0),
+        Ping(),
+    ):
+        world.device._say(message)
+    world.device._out += world.device._session.seal(b"\x81\x18\x63")
+    world.host.receive(world.device.data_to_send(), world.now)
+    assert world.host.data_to_send() == b"" and world.host.events() == []
+    assert world.host.counters.sessions == 1
+    finished(world)
+
+
+def test_what_was_not_sent_before_a_disconnection_is_not_sent_after_it():
+    world = World()
+    world.open()
+    world.host.train(order())
+    world.host.poll(world.now)
+    world.host.disconnected("unplugged")
+    assert world.host.data_to_send() == b"" and world.host.info is None
 
 
 def test_commands_need_a_session():
@@ -348,6 +468,58 @@ def test_an_order_that_is_repeated_does_not_train_twice():
     assert world.trained == [1]
 
 
+def test_a_result_of_a_round_that_was_not_ordered_is_left_alone():
+    world = World()
+    world.open()
+    world.host.send_head(HEAD)
+    world.host.train(order(1))
+    world.run(_result_waits(world))
+    world.new_host()
+    world.host_events.clear()
+    world.open()
+    end = world.now + 5
+    world.run(lambda: world.now > end)
+    assert not world.seen(ev.ResultReady) and not [c for way, c in world.chunks if way == "up"]
+    world.host.train(order(2))
+    world.run(lambda: bool(world.seen(ev.ResultReady)))
+    (ready,) = world.seen(ev.ResultReady)
+    assert ready.result.round == 2
+    stale = replace(ready.result, round=1)
+    world.device._say(stale)
+    before = len(world.messages)
+    world.flush()
+    world.run(lambda: not world.pipe)
+    assert not any(isinstance(message, Accept) for _, message in world.messages[before + 1 :])
+
+
+def _result_waits(world: World):
+    """Until the result is there and the host has not heard of it."""
+
+    def waits() -> bool:
+        return world.device.state is State.UPLOADING
+
+    return waits
+
+
+def test_a_busy_device_is_asked_again_without_end():
+    world = World(train_seconds=0.5)
+    world.open()
+    busy_until = world.now + 30
+    take = world.device._take_train
+
+    def busy(asked: Train) -> None:
+        if world.now < busy_until:
+            world.device._say(Error(StatusCode.BUSY))
+        else:
+            take(asked)
+
+    world.device._take_train = busy
+    world.host.send_head(HEAD)
+    world.host.train(order(1))
+    world.run(lambda: bool(world.seen(ev.ResultReady)), seconds=60)
+    assert world.now > busy_until and not world.seen(ev.Lost) and not world.seen(ev.DeviceError)
+
+
 def test_a_result_is_fetched_again_by_ordering_it_again():
     world = World()
     world.open()
@@ -373,6 +545,20 @@ def test_a_host_that_was_killed_before_it_kept_the_result_gets_it_again():
     assert job.result is not None and job.result.update == UPDATE and world.trained == [1]
 
 
+def test_a_later_host_that_takes_shorter_frames_gets_them():
+    world = World(max_frame=1024, window=300)
+    Round(world)
+    world.run(until(world, "update on its way"))
+    world.host = HostEndpoint(rng=world.random.randbytes, max_frame=64)
+    world.host_events.clear()
+    job = Round(world)
+    mark = len(world.captured)
+    world.run(lambda: job.done)
+    frames = bytes(world.captured[mark:]).split(b"\0")
+    assert any(frames) and max(map(len, frames)) < 64
+    assert world.said(Chunk) > 4
+
+
 @pytest.mark.parametrize("fields", [{"epochs": 0}, {"flags": 1}])
 def test_a_result_without_an_update_is_complete_as_it_is(fields):
     world = World()
@@ -389,7 +575,7 @@ def test_collecting_devices_are_not_ordered_before_they_are_ready():
     world.host.train(order())
     end = world.now + 10
     world.run(lambda: world.now > end)
-    assert not world.trained and not world.seen(ev.Lost)
+    assert not world.trained and not world.seen(ev.Lost) and world.said(Train) == 0
     world.device.update(replace(HOLDING, train=10))
     world.run(lambda: bool(world.seen(ev.ResultReady)), seconds=10)
     assert world.seen(ev.InfoChanged)
