@@ -180,7 +180,7 @@ def test_the_model_meets_the_contract_and_the_small_board() -> None:
     assert not head.weights.any()
     assert not head.bias.any()
     assert head.step == 1
-    assert len(MODEL) <= 14_500
+    assert len(MODEL) <= 14_560  # of which 48 are the entry `kilofed.labels`
     model = read_model(MODEL)
     start = model.tensors[model.inputs[0]]
     assert start.shape == (1, 28, 28, 1)

@@ -84,7 +84,10 @@ def adapt(
     tail = _find_tail(parsed)
     tail = _pool_first(parsed, tail, notes)
     weights, bias = _master_of(parsed, tail, notes)
-    old = heads.read_meta(parsed, *weights.shape) if len(weights) == tail.classes else None
+    same = len(weights) == tail.classes
+    old = heads.read_meta(parsed, weights.shape[1]) if same else None
+    if labels is None and same:
+        labels = heads.read_labels(parsed, len(weights))
     shaped = _replace_tail(parsed, tail, weights.shape[0], notes)
     return _finish(shaped, tail, weights, bias, samples, _Wanted(labels, lr, batch, epochs, old), notes)
 
@@ -531,7 +534,6 @@ def _finish(
     head = heads.quantise(spec, weights, bias, calib)
     meta = HeadMeta(
         spec.op,
-        labels,
         ms,
         calib,
         base.lr if wanted.lr is None else wanted.lr,
@@ -539,10 +541,9 @@ def _finish(
         base.epochs if wanted.epochs is None else wanted.epochs,
     )
     payload = metadata.encode_head_meta(meta)
-    metadata.decode_head_meta(
-        payload, classes=spec.classes, features=spec.features
-    )  # refuses bad labels and defaults
+    metadata.decode_head_meta(payload, features=spec.features)  # refuses bad defaults
     data = metadata.write_metadata(heads.write_head(model.data, head), metadata.HEAD, payload)
+    data = metadata.write_metadata(data, metadata.LABELS, metadata.encode_labels(labels))
     data = with_plan(data)
     heads.read_head(data)
     return Adapted(data, tuple(notes))
@@ -550,7 +551,7 @@ def _finish(
 
 def _labels(wanted: _Wanted, spec: HeadSpec) -> tuple[str, ...]:
     if wanted.labels is None:
-        return wanted.old.labels if wanted.old is not None else spec.labels
+        return spec.labels
     labels = tuple(wanted.labels)
     if len(labels) != spec.classes:
         _refuse(f"{len(labels)} labels were given for {spec.classes} classes", "give one label a class")

@@ -211,7 +211,7 @@ def head_hash(blob: bytes) -> bytes:
 
 def labels_hash(labels: tuple[str, ...] | list[str]) -> bytes:
     """BLAKE2b, 8 bytes, of the labels in UTF-8 joined by NUL: devices and host must mean the same classes."""
-    return _hash8("\0".join(labels).encode())
+    return _hash8(metadata.encode_labels(labels))
 
 
 def file_hash(model: bytes) -> bytes:
@@ -438,7 +438,7 @@ def find_head(model: TFLiteModel | bytes) -> HeadSpec:
     if buffers.count(w.buffer) != 1 or buffers.count(b.buffer) != 1:
         _outside("the head shares a buffer with another tensor", operator=op.index)
     _check_unshared(model, places)
-    meta = read_meta(model, classes, features)
+    meta = read_meta(model, features)
     if meta is not None and meta.op != op.index:
         _outside(f"the entry {metadata.HEAD} names operator {meta.op} and the head is operator {op.index}")
     return HeadSpec(
@@ -452,7 +452,7 @@ def find_head(model: TFLiteModel | bytes) -> HeadSpec:
         features=features,
         s_x=x.scale,
         zp_x=x.zero_point,
-        labels=meta.labels if meta else tuple(str(c) for c in range(classes)),
+        labels=read_labels(model, classes) or tuple(str(c) for c in range(classes)),
         ms=meta.ms if meta else 0,
         calib=meta.calib if meta else np.zeros((0, features), np.int8),
         lr=meta.lr if meta else DEFAULT_LR,
@@ -462,10 +462,16 @@ def find_head(model: TFLiteModel | bytes) -> HeadSpec:
     )
 
 
-def read_meta(model: TFLiteModel, classes: int, features: int) -> HeadMeta | None:
+def read_meta(model: TFLiteModel, features: int) -> HeadMeta | None:
     """The decoded entry ``kilofed.head``, None when there is none."""
     payload = metadata.read_metadata(model, metadata.HEAD)
-    return None if payload is None else metadata.decode_head_meta(payload, classes=classes, features=features)
+    return None if payload is None else metadata.decode_head_meta(payload, features=features)
+
+
+def read_labels(model: TFLiteModel, classes: int) -> tuple[str, ...] | None:
+    """The decoded entry ``kilofed.labels``, None when there is none."""
+    payload = metadata.read_metadata(model, metadata.LABELS)
+    return None if payload is None else metadata.decode_labels(payload, classes=classes)
 
 
 def read_head(model: TFLiteModel | bytes) -> Head:

@@ -1,12 +1,14 @@
 """What rides in a .tflite beside the graph: named entries of Model.metadata.
 
 An entry is a name and a buffer of bytes. A runtime that does not know the name ignores it, so a model with
-our entries is still anybody's model. Two names are used:
+our entries is still anybody's model. Three names are used:
 
 * ``kilofed.head``: what training needs beyond the graph (`HeadMeta`), as a CBOR map (RFC 8949) with text
-  keys: ``v`` 1; ``op`` index of the head operator; ``labels`` C text strings; ``ms`` mean square of the
-  integer features q - zero_point over the calibration set, in units of 1/256; ``calib`` K x F int8 features,
-  row by row; ``train`` a map of ``lr`` (learning rate at features of unit RMS), ``batch`` and ``epochs``.
+  keys: ``v`` 1; ``op`` index of the head operator; ``ms`` mean square of the integer features q - zero_point
+  over the calibration set, in units of 1/256; ``calib`` K x F int8 features, row by row; ``train`` a map of
+  ``lr`` (learning rate at features of unit RMS), ``batch`` and ``epochs``.
+* ``kilofed.labels``: what the C classes mean, UTF-8, joined by NUL. An entry of its own, so that a device can
+  hash it (`heads.labels_hash`) without reading CBOR.
 * ``OfflineMemoryAllocation``: TFLite Micro's own name for a memory plan, int32 values: version 1, subgraph 0,
   number of tensors, one arena offset a tensor (-1: none).
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cbor2
@@ -27,6 +30,7 @@ from kilofed_tools.flat import Table
 from kilofed_tools.tflite import TFLiteModel, patch, read_model
 
 HEAD = "kilofed.head"
+LABELS = "kilofed.labels"
 PLAN = "OfflineMemoryAllocation"
 MAX_LABEL_BYTES = 64
 
@@ -37,12 +41,11 @@ _AGAIN = "make the model again with `kilofed convert`"
 class HeadMeta:
     """The entry ``kilofed.head``, decoded.
 
-    op: index of the head operator. labels: C texts, each 1 to 64 bytes of UTF-8. ms: at least 1, in 1/256.
+    op: index of the head operator. ms: at least 1, in 1/256.
     calib: int8 [K, F]. lr: above 0, at most 64. batch: 1 to 256. epochs: 1 to 255.
     """
 
     op: int
-    labels: tuple[str, ...]
     ms: int
     calib: NDArray[np.int8]
     lr: float
@@ -106,7 +109,6 @@ def encode_head_meta(meta: HeadMeta) -> bytes:
             {
                 "v": 1,
                 "op": meta.op,
-                "labels": list(meta.labels),
                 "ms": meta.ms,
                 "calib": np.ascontiguousarray(meta.calib, np.int8).tobytes(),
                 "train": {"lr": float(meta.lr), "batch": meta.batch, "epochs": meta.epochs},
@@ -121,8 +123,8 @@ def _whole(value: object, low: int, high: int, what: str) -> int:
     return value
 
 
-def decode_head_meta(payload: bytes, *, classes: int, features: int) -> HeadMeta:
-    """Decode and check the entry of a head of `classes` x `features`. ModelContractError: it does not fit."""
+def decode_head_meta(payload: bytes, *, features: int) -> HeadMeta:
+    """Decode and check the entry of a head of `features` features. ModelContractError: it does not fit."""
     stream = io.BytesIO(payload)
     try:
         found = cbor2.load(stream)
@@ -137,14 +139,6 @@ def decode_head_meta(payload: bytes, *, classes: int, features: int) -> HeadMeta
             f"the entry {HEAD} has version {found.get('v')!r} and this program knows version 1",
             "update kilofed, or make the model again with this version's `kilofed convert`",
         )
-    labels = found.get("labels")
-    if not isinstance(labels, list) or len(labels) != classes:
-        raise ModelContractError(f"the entry {HEAD} does not list {classes} labels", _AGAIN)
-    for label in labels:
-        if not isinstance(label, str) or not 1 <= len(label.encode("utf-8", "replace")) <= MAX_LABEL_BYTES:
-            raise ModelContractError(
-                f"the label {label!r} is not a text of 1 to {MAX_LABEL_BYTES} bytes", "give other --labels"
-            )
     calib = found.get("calib")
     if not isinstance(calib, bytes) or not calib or len(calib) % features:
         raise ModelContractError(f"the entry {HEAD} does not hold rows of {features} features", _AGAIN)
@@ -156,13 +150,35 @@ def decode_head_meta(payload: bytes, *, classes: int, features: int) -> HeadMeta
         raise ModelContractError(f"the entry {HEAD} has the learning rate {lr!r}", _AGAIN)
     return HeadMeta(
         op=_whole(found.get("op"), 0, 2**31 - 1, "op"),
-        labels=tuple(labels),
         ms=_whole(found.get("ms"), 1, 255 * 255 * 256, "ms"),
         calib=np.frombuffer(calib, np.int8).reshape(-1, features),
         lr=float(lr),
         batch=_whole(train.get("batch"), 1, 256, "batch"),
         epochs=_whole(train.get("epochs"), 1, 255, "epochs"),
     )
+
+
+def encode_labels(labels: Sequence[str]) -> bytes:
+    """The bytes of ``kilofed.labels``. ModelContractError: a label is empty, too long, or holds a NUL."""
+    for label in labels:
+        if "\0" in label or not 1 <= len(label.encode("utf-8", "replace")) <= MAX_LABEL_BYTES:
+            raise ModelContractError(
+                f"the label {label!r} is not a text of 1 to {MAX_LABEL_BYTES} bytes without NUL",
+                "give other --labels",
+            )
+    return "\0".join(labels).encode("utf-8", "replace")
+
+
+def decode_labels(payload: bytes, *, classes: int) -> tuple[str, ...]:
+    """The C labels. ModelContractError: the entry does not hold as many, or one is no label."""
+    try:
+        labels = tuple(payload.decode().split("\0"))
+    except UnicodeDecodeError as error:
+        raise ModelContractError(f"the entry {LABELS} is not UTF-8", _AGAIN) from error
+    if len(labels) != classes:
+        raise ModelContractError(f"the entry {LABELS} does not list {classes} labels", _AGAIN)
+    encode_labels(labels)
+    return labels
 
 
 def encode_plan(offsets: NDArray[np.int32] | list[int]) -> bytes:

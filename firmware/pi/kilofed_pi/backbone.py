@@ -16,7 +16,6 @@ from kilofed_tools import heads, metadata
 from kilofed_tools.evaluate import Runner
 from kilofed_tools.tflite import read_model
 
-LABELS = "kilofed.labels"  # metadata: the classes' names, joined by NUL, hashed as they are
 
 
 class Backbone:
@@ -36,7 +35,7 @@ class Backbone:
         self.spec = heads.find_head(parsed)
         self.classes, self.features, self.zp = self.spec.classes, self.spec.features, self.spec.zp_x
         self.model_hash = heads.file_hash(model)
-        labels = metadata.read_metadata(parsed, LABELS)
+        labels = metadata.read_metadata(parsed, metadata.LABELS)
         self.labels_hash = NO_HASH if labels is None else blob_hash(labels)
         self.input_bytes = math.prod(parsed.tensors[parsed.inputs[0]].shape)
         # A model may be nothing but its head: then its input is the features.

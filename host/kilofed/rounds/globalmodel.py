@@ -21,8 +21,6 @@ from kilofed_tools.errors import ModelContractError
 from kilofed_tools.strategies import FedAvg
 from kilofed_tools.trainer import Rate, lr_multipliers
 
-LABELS = "kilofed.labels"
-
 #: Added to the numbers of personal rounds on the wire, so that they meet no training round's.
 _PERSONAL_OFFSET = 1 << 15
 
@@ -44,7 +42,7 @@ class GlobalModel:
                 "bring it into form with `kilofed convert`",
             )
         self.hash = heads.file_hash(model)
-        labels = metadata.read_metadata(model, LABELS)
+        labels = metadata.read_metadata(model, metadata.LABELS)
         self.labels_hash = NO_HASH if labels is None else hashlib.blake2b(labels, digest_size=8).digest()
         head = heads.read_head(model) if master is None else heads.decode_head(master)
         self._weights, self._bias = heads.master(head)
