@@ -88,11 +88,11 @@ def download(sources: list[Source], deps: Path) -> None:
             "--disable-pip-version-check",
             "--no-deps",
         ]
-        # pip asks a source distribution for its metadata before it keeps it. With setuptools at hand that
-        # is quick; otherwise pip makes itself an environment. Only the two are built from source, not what
-        # builds them.
+        # pip asks a source distribution for its metadata before it keeps it. With setuptools at hand, and the
+        # `bdist_wheel` that a fresh environment's old setuptools lacks without `wheel`, that is quick; otherwise
+        # pip makes itself an environment. Only the two are built from source, not what builds them.
         command += ["--no-binary", ",".join(s.distribution for s in sources)]
-        if importlib.util.find_spec("setuptools"):
+        if importlib.util.find_spec("setuptools") and importlib.util.find_spec("wheel"):
             command.append("--no-build-isolation")
         # The C needs no Python at all, so the distribution's own demand on its version does not count.
         command += ["--ignore-requires-python"]
