@@ -7,8 +7,8 @@
                 case ResultReady(result, update): connection.commit(result.round)
 
 A serial line that vanishes is opened again with back-off for as long as the connection lives (`Lost`, later
-`Opened`). A TCP connection that ends ends the connection: `Lost` if a session was open, then events() is
-exhausted.
+`Opened`). A TCP connection that ends, or has had no session for half a minute, ends the connection: `Lost` if
+a session was open, then events() is exhausted.
 
 `Wake` and `run_endpoint` are the loop inside, for either role: kilofed-pi runs the device's side with them.
 """
@@ -32,6 +32,7 @@ from kilofed.transports.serial import BAUD, open_serial
 
 WRITE_SECONDS = 10.0  # a pipe that takes nothing for so long is broken
 BYE_SECONDS = 1.0
+SESSION_SECONDS = 30.0  # a connection nobody opens a session on for so long makes room for another
 REOPEN_SECONDS = (0.2, 5.0)  # first and longest wait before a line is opened again
 
 EventT = TypeVar("EventT")
@@ -258,6 +259,7 @@ class Connection:
 
     async def _run_transport(self, transport: Transport) -> None:
         why = f"{transport.name} ended"
+        watch = asyncio.create_task(self._watch(transport))
         try:
             await run_endpoint(
                 self.endpoint, transport, wake=self._wake, deliver=self._deliver, capture=self._capture
@@ -265,9 +267,22 @@ class Connection:
         except TransportError as error:
             self.trouble = error
             why = error.what
+        finally:
+            watch.cancel()
         await self._drop_transport()
         self.endpoint.disconnected(why)
         await self._deliver(self.endpoint.events())
+
+    async def _watch(self, transport: Transport) -> None:
+        """Closes a connection that came from outside and has had no session for SESSION_SECONDS."""
+        clock = asyncio.get_running_loop().time
+        since = clock()
+        while self._reopen is None and clock() < since + SESSION_SECONDS:
+            await asyncio.sleep(SESSION_SECONDS / 10)
+            if self.endpoint.hello is not None:
+                since = clock()
+        if self._reopen is None:
+            await transport.close()
 
     async def _deliver(self, events: list[Event]) -> None:
         for event in events:

@@ -317,6 +317,19 @@ async def test_a_pipe_that_takes_nothing_is_broken(monkeypatch):
         assert isinstance(connection.trouble, TransportClosed) and "takes no bytes" in str(connection.trouble)
 
 
+async def test_a_connection_without_a_session_is_closed_and_one_with_is_kept(monkeypatch):
+    monkeypatch.setattr("kilofed.connection.SESSION_SECONDS", 0.3)
+    near, _ = memory.pair()
+    async with Connection(host(), near) as connection:
+        assert await asyncio.wait_for(_drain(connection), SECONDS) == []
+    near, far = memory.pair()
+    device = Device()
+    async with served(device, far), Connection(host(), near) as connection:
+        await asyncio.wait_for(round_over(connection), SECONDS)
+        await asyncio.sleep(1.0)
+        assert await asyncio.wait_for(round_over(connection, 2), SECONDS)
+
+
 async def test_an_idle_connection_sleeps():
     near, far = memory.pair()
     device = Device()

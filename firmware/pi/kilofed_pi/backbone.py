@@ -17,7 +17,6 @@ from kilofed_tools.evaluate import Runner
 from kilofed_tools.tflite import read_model
 
 
-
 class Backbone:
     """What stands before the head of a device model.
 
