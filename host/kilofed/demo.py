@@ -110,13 +110,14 @@ def run_demo(
     *,
     config: RunConfig = CONFIG,
     native: bool = False,
+    command: str = "",
     observers: Sequence[Callable[[RunEvent], None]] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Runs the demo in `folder` to its end (True), or until a signal stops it (False).
 
-    native: no emulator, every board a native process of the same core. Raises what building, flashing,
-    running and storing raise. Call it from the main thread.
+    native: no emulator, every board a native process of the same core. command: as run_experiment.
+    Raises what building, flashing, running and storing raise. Call it from the main thread.
     """
     aside = make_room(folder)
     if aside is not None:
@@ -127,6 +128,7 @@ def run_demo(
         model=digits_model_path(),
         config=config,
         test=digits_test(),
+        command=command,
         observers=observers,
         say=say,
     )

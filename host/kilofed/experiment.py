@@ -15,13 +15,14 @@ from kilofed.baselines import compute_baselines
 from kilofed.boards import catalogue
 from kilofed.federation import is_finished, resume_or_create, run_federation
 from kilofed.fleet import Fleet
-from kilofed.laboratory import NATIVE, Laboratory, Place
+from kilofed.laboratory import NATIVE, PI, Laboratory, Place
+from kilofed.live import Live
 from kilofed.rounds.config import RunConfig
 from kilofed.rounds.globalmodel import GlobalModel
 from kilofed.rounds.records import RunEvent
 from kilofed.samples import Samples, deal
 from kilofed.store import Run
-from kilofed_tools import evaluate
+from kilofed_tools import evaluate, heads
 from kilofed_tools.errors import DataError
 
 #: The register of a run's own devices, in its folder.
@@ -44,22 +45,31 @@ def run_experiment(
     expected: int | None = None,
     fleet: Path | None = None,
     anybody: bool = False,
+    command: str = "",
     observers: Sequence[Callable[[RunEvent], None]] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Starts the devices of `places`, runs the run in `folder` to its end (True) or until a signal (False).
 
-    A run that is there goes on. ports, listen: further devices, see run_federation. expected: devices to wait
-    for, all places and ports by default. fleet: the register, the run's own by default; anybody: whoever
-    comes is let in. test: to measure the global head on. Afterwards the run has its figures: `report` reads
-    them. Raises what building, flashing, running and storing raise. Call it from the main thread.
+    A run that is there goes on. model: the .tflite everybody holds. ports: of further devices, serial ports
+    or URLs pyserial knows; listen: host and port to take further devices on over TCP. expected: devices to
+    wait for, all places and ports by default. fleet: the register of who is let in, the run's own by default;
+    anybody: whoever comes is. test: to measure the global head on. command: the command line that does the
+    same again, for the report. observers: told every event. say: told what is being done. Afterwards the
+    folder holds model.tflite and the figures of a report.
+
+    Call it from the main thread: SIGINT, SIGTERM and SIGHUP end it in good order. Raises BoardError for what
+    cannot be built, flashed or started, StoreError for the folder, RoundError for a federation that cannot go
+    on.
     """
     content = model.read_bytes()
     run, resumed = resume_or_create(folder, config=config, model=content)
     with run, Fleet(fleet or folder / FLEET) as register:
         if resumed:
             say(f"going on with the run in {folder}, after round {run.last_round} of {config.rounds}")
+        put_circumstances(run, places, command)
         if not is_finished(run):
+            live = Live(folder)
             with Laboratory(
                 folder / DEVICES, places, model=model, fleet=register, seed=config.seed, say=say
             ) as laboratory:
@@ -72,13 +82,18 @@ def run_experiment(
                     on_listening=laboratory.start_processes,
                     fleet=None if anybody else register,
                     measure=None if test is None else measure_on(content, test),
-                    observers=observers,
-                    watch=laboratory.check,
+                    observers=[*observers, live],
+                    watch=lambda: _look(laboratory, live),
                 )
             if not done:
                 return False
         put_figures(run, places, test, say)
     return True
+
+
+def _look(laboratory: Laboratory, live: Live) -> None:
+    laboratory.check()
+    live.flush()
 
 
 def measure_on(model: bytes, test: Samples) -> Callable[[GlobalModel], float]:
@@ -89,6 +104,22 @@ def measure_on(model: bytes, test: Samples) -> Callable[[GlobalModel], float]:
         return evaluate.head_accuracy(trained.head, rows, test.labels, trained.spec)
 
     return measure
+
+
+def put_circumstances(run: Run, places: Sequence[Place], command: str) -> None:
+    """What the report tells of a run's beginnings: versions, the command, and which samples went where.
+
+    "placed": a device's name -> [C] samples of each class, its held-out ones included.
+    """
+    from kilofed import __version__
+
+    classes = heads.find_head(run.model_of(0)).classes
+    known: dict[str, object] = {"version": __version__}
+    if places:
+        known["placed"] = {p.name: np.bincount(p.samples.labels, minlength=classes).tolist() for p in places}
+    if command:
+        known["command"] = command
+    run.put_figures(known)
 
 
 def put_figures(run: Run, places: Sequence[Place], test: Samples | None, say: Callable[[str], None]) -> None:
@@ -102,21 +133,30 @@ def put_figures(run: Run, places: Sequence[Place], test: Samples | None, say: Ca
         baselines = compute_baselines(run.model_of(0), shards, run.config, test=test)
         run.put_figures({"baselines": baselines.as_json()})
     if test is not None:
-        exported = evaluate.accuracy(run.model_path.read_bytes(), test.inputs, test.labels)
-        run.put_figures({"exported": exported, "test_samples": len(test)})
+        confusion = evaluate.confusion(run.model_path.read_bytes(), test.inputs, test.labels)
+        run.put_figures(
+            {
+                "exported": float(np.trace(confusion)) / len(test),
+                "confusion": confusion.tolist(),
+                "test_samples": len(test),
+            }
+        )
     run.put_figures({"finished": run.last_round})
 
 
 def make_places(
     pool: Samples, boards: Sequence[str], *, samples: int | None = None, alpha: float = 0.3, seed: int = 1
 ) -> list[Place]:
-    """Places for devices of the boards named (of the catalogue, or NATIVE), each with its mixture of labels.
+    """Places for devices of the boards named (of the catalogue, or "posix" or "pi"), each with its mixture of
+    labels.
 
     samples: a device; by default an equal part of the pool, at most MOST_SAMPLES. A board never gets more
     than its ring holds. DataError when the pool is too small.
     """
     share = min(len(pool) // max(1, len(boards)), MOST_SAMPLES) if samples is None else samples
-    rings = [share if name == NATIVE else min(share, catalogue.load(name).ring_slots) for name in boards]
+    rings = [
+        share if name in (NATIVE, PI) else min(share, catalogue.load(name).ring_slots) for name in boards
+    ]
     if not boards or min(rings) < 1:
         raise DataError(f"{len(pool)} samples do not go round {len(boards)} devices", "start fewer devices")
     counts: dict[str, int] = {}

@@ -179,12 +179,13 @@ class Run:
         row = self._db.execute("SELECT round, head FROM master").fetchone()
         return None if row is None else (int(row[0]), bytes(row[1]))
 
-    def rounds(self, kind: Kind = Kind.TRAIN) -> list[RoundRecord]:
-        """Every committed round of a kind, oldest first."""
+    def rounds(self, kind: Kind = Kind.TRAIN, *, after: int = -1) -> list[RoundRecord]:
+        """Every committed round of a kind with a number above `after`, oldest first."""
         parts: dict[int, list[DeviceRound]] = {}
         for row in self._db.execute(
-            f"SELECT number, {_DEVICE_ROUND} FROM round_devices WHERE kind = ? ORDER BY number, name",
-            (kind.value,),
+            f"SELECT number, {_DEVICE_ROUND} FROM round_devices WHERE kind = ? AND number > ?"
+            " ORDER BY number, name",
+            (kind.value, after),
         ):
             parts.setdefault(row[0], []).append(DeviceRound(row[1], row[2], bool(row[3]), *row[4:]))
         return [
@@ -192,7 +193,8 @@ class Run:
                 number, kind, Ending(ended), started, seconds, head, tuple(parts.get(number, ())), accuracy
             )
             for number, ended, started, seconds, head, accuracy in self._db.execute(
-                f"SELECT number, {_ROUND} FROM rounds WHERE kind = ? ORDER BY number", (kind.value,)
+                f"SELECT number, {_ROUND} FROM rounds WHERE kind = ? AND number > ? ORDER BY number",
+                (kind.value, after),
             )
         ]
 
@@ -272,9 +274,14 @@ class Run:
                 "INSERT INTO notes (at, device, text) VALUES (?, ?, ?)", (time.time(), device, text)
             )
 
-    def notes(self) -> list[NoteRow]:
-        """The run's log, oldest first."""
-        return [NoteRow(*row) for row in self._db.execute("SELECT at, device, text FROM notes ORDER BY id")]
+    def notes(self, *, skip: int = 0) -> list[NoteRow]:
+        """The run's log without its first `skip` lines, oldest first."""
+        return [
+            NoteRow(*row)
+            for row in self._db.execute(
+                "SELECT at, device, text FROM notes ORDER BY id LIMIT -1 OFFSET ?", (skip,)
+            )
+        ]
 
     def put_figures(self, figures: Mapping[str, Any]) -> None:
         """Stores figures by name; values are anything JSON holds."""
@@ -413,9 +420,9 @@ def create_run(folder: Path, *, config: RunConfig, model: bytes, model_hash: str
 def open_run(folder: Path, *, write: bool = False) -> Run:
     """Opens a run that is there. The caller closes it.
 
-    write=False takes no lock: for reports, also while the run goes on. write=True takes the lock and repairs
-    what a kill left half done. RunFolderError when it is no run folder, RunLockedError when another process
-    writes to it.
+    write=False takes no lock and changes nothing: for reports, also while the run goes on, and in a folder
+    that may not be written to. write=True takes the lock and repairs what a kill left half done.
+    RunFolderError when it is no run folder, RunLockedError when another process writes to it.
     """
     database = folder / DATABASE
     if not database.is_file():
@@ -426,7 +433,7 @@ def open_run(folder: Path, *, write: bool = False) -> Run:
         )
     lock = _take_lock(folder) if write else None
     try:
-        connection = _connect(database)
+        connection = _connect(database) if write else _connect_reading(database)
         run = Run(folder, connection, lock)
         try:
             version = run._meta("schema")
@@ -471,6 +478,22 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def runner(folder: Path) -> int | None:
+    """The process that runs the run in `folder`, as its lock file says, None when there is no such process.
+
+    Looks, and takes no lock: a reader that took it, however briefly, could turn a writer away. So a process
+    that got the number of one that is gone passes for it.
+    """
+    try:
+        pid = int((folder / LOCK).read_text())
+        os.kill(pid, 0)
+    except PermissionError:
+        return pid  # it is there, and somebody else's
+    except (OSError, ValueError, OverflowError):
+        return None
+    return pid
+
+
 def _take_lock(folder: Path) -> int:
     """The lock goes with the process, however it ends, so a stale one does not exist."""
     path = folder / LOCK
@@ -502,6 +525,24 @@ def _connect(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise _damaged(path.parent, error) from error
     return connection
+
+
+def _connect_reading(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write. In a folder that cannot be written to, a database in WAL mode opens
+    only as one that nobody changes; nobody can, there."""
+    address = f"{path.resolve().as_uri()}?mode=ro"
+    try:
+        connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=5.0)
+        try:
+            connection.execute("SELECT 1 FROM meta").fetchone()
+            return connection
+        except sqlite3.OperationalError:
+            connection.close()
+            if os.access(path.parent, os.W_OK):
+                raise
+        return sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise _damaged(path.parent, error) from error
 
 
 def _damaged(folder: Path, error: sqlite3.Error) -> RunFolderError:

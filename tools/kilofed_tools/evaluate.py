@@ -179,3 +179,16 @@ def accuracy(
     """The share (0..1) of int8 samples [N, ...] that a .tflite labels right; the first of equals wins."""
     outputs = Runner(model, fast=fast).run(samples)
     return float(np.mean(outputs.argmax(axis=1) == labels))
+
+
+def confusion(
+    model: bytes, samples: NDArray[np.int8], labels: NDArray[np.integer[Any]], *, fast: bool = False
+) -> NDArray[np.int64]:
+    """int64 [C, C]: how many int8 samples [N, ...] of label r (row) a .tflite takes for class c (column).
+
+    labels: [N], below the C outputs of the model. The first of equals wins; trace / N is `accuracy`.
+    """
+    runner = Runner(model, fast=fast)
+    counts = np.zeros((runner.output_size, runner.output_size), np.int64)
+    np.add.at(counts, (labels, runner.run(samples).argmax(axis=1)), 1)
+    return counts

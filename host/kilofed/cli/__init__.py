@@ -31,6 +31,7 @@ COMMANDS = {
     "fedavg": "Average update files into a model, without any device.",
     "export": "Take the model of a round out of a run folder.",
     "eval": "Measure a model's accuracy.",
+    "watch": "Follow a run that another process runs.",
     "report": "Print the figures of a run.",
 }
 
@@ -75,7 +76,9 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns the exit status; errors are printed, see above."""
     debug = "--debug" in arguments
     try:
-        result = cli.main(args=list(arguments), prog_name="kilofed", standalone_mode=False)
+        result = cli.main(
+            args=list(arguments), prog_name="kilofed", standalone_mode=False, obj=list(arguments)
+        )
     except click.exceptions.Abort:
         click.echo("stopped", err=True)
         return 130

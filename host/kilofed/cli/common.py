@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+SECONDS = click.FloatRange(0, 86_400, min_open=True)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,8 +69,18 @@ def training_options(function: F) -> F:
                          help="Share of the devices present that a round asks."),
             click.option("--quorum", type=float, default=1.0, show_default=True,
                          help="Share of them whose answers end a round at once."),
-            click.option("--deadline", type=float, default=180.0, show_default=True,
+            click.option("--patience", type=click.IntRange(1, 100), default=3, show_default=True,
+                         help="Rounds in a row without one usable update before the run gives up."),
+            click.option("--deadline", type=SECONDS, default=180.0, show_default=True,
                          help="Seconds after which a round ends without the rest."),
+            click.option("--gather", type=SECONDS, default=60.0, show_default=True,
+                         help="Seconds to wait for the fleet before the first round."),
+            click.option("--take", type=SECONDS, default=30.0, show_default=True,
+                         help="Seconds for one device to take a round's head."),
+            click.option("--rejoin", type=SECONDS, default=20.0, show_default=True,
+                         help="Seconds for a device that left in a round to come back to it."),
+            click.option("--goodbye", type=SECONDS, default=2.0, show_default=True,
+                         help="Seconds for the last messages to leave."),
             click.option("--personal-epochs", type=click.IntRange(0, 255), default=5, show_default=True,
                          help="Epochs of each device's personal head after the last round; 0: none."),
             click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True,
@@ -106,6 +119,12 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).replace("-", "", 1).replace(" %", "").isdigit() or text == "-"
+
+
+def command_line() -> str:
+    """The command line that is running, as a person would type it again."""
+    context = click.get_current_context().find_root()
+    return shlex.join(["kilofed", *(context.obj or [])])
 
 
 def read_file(path: Path) -> bytes:

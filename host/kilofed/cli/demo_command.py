@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kilofed.cli.common import NEW_FOLDER, common_options, json_option, print_json, shown
+from kilofed.cli.common import NEW_FOLDER, command_line, common_options, json_option, print_json, shown
 
 
 @click.command("demo")
@@ -59,7 +59,14 @@ def command(out: Path, rounds: int, seed: int, native: bool, fresh: bool, as_jso
         if fresh and out.exists():
             display.step(f"what was in {shown(out)} is now {shown(demo.move_aside(out))}")
         config = dataclasses.replace(demo.CONFIG, rounds=rounds, seed=seed)
-        finished = demo.run_demo(out, config=config, native=native, observers=[display], say=display.step)
+        finished = demo.run_demo(
+            out,
+            config=config,
+            native=native,
+            command=command_line(),
+            observers=[display],
+            say=display.step,
+        )
     if not finished:
         click.echo(
             f"stopped. The same command goes on from the last round; {shown(out)} holds the run", err=True

@@ -10,6 +10,7 @@ import click
 from kilofed.cli.common import (
     FILE,
     NEW_FOLDER,
+    command_line,
     common_options,
     fleet_option,
     json_option,
@@ -19,6 +20,16 @@ from kilofed.cli.common import (
     shown,
     training_options,
 )
+from kilofed.cli.settings import config_option
+
+#: Options that are deadlines -> their names in kilofed.rounds.config.Deadlines.
+_DEADLINES = {
+    "deadline": "round",
+    "gather": "gather",
+    "take": "head",
+    "rejoin": "rejoin",
+    "goodbye": "goodbye",
+}
 
 if TYPE_CHECKING:
     from kilofed.laboratory import Place
@@ -93,11 +104,14 @@ class Address(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="How differently labels are mixed (Dirichlet); large: alike.",
 )
-@click.option("--anybody", is_flag=True, help="Let devices in that are not registered.")
+@click.option(
+    "--anybody/--registered", default=False, help="Let devices in that are not registered, or do not."
+)
 @click.option(
     "--out", type=NEW_FOLDER, default=Path("build/run"), show_default=True, help="The run's folder."
 )
 @training_options
+@config_option
 @fleet_option
 @json_option
 @common_options
@@ -115,6 +129,7 @@ def command(
     Example:
       kilofed run --model digits.tflite --port /dev/ttyACM0 --port /dev/ttyACM1 --rounds 10
       kilofed run --emulate 4 --board mps2-an386 --out build/four
+      kilofed run --config run.toml --rounds 30
     """
     from kilofed.display import make_display, show_summary
     from kilofed.experiment import run_experiment
@@ -145,6 +160,7 @@ def command(
             expected=expect,
             fleet=fleet_path or (None if places else default_path()),
             anybody=anybody,
+            command=command_line(),
             observers=[display],
             say=display.step,
         )
@@ -166,8 +182,10 @@ def _config(model: bytes, settings: dict[str, Any]) -> RunConfig:
     from kilofed.rounds.globalmodel import defaults_of
 
     values = {name: value for name, value in settings.items() if value is not None}
-    deadline = values.pop("deadline")
-    return RunConfig(deadlines=Deadlines(round=deadline), **{**defaults_of(model), **values})
+    deadlines = {
+        name: values.pop(option) for option, name in _DEADLINES.items() if option in values
+    }
+    return RunConfig(deadlines=Deadlines(**deadlines), **{**defaults_of(model), **values})
 
 
 def _laboratory(
