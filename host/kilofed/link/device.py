@@ -387,11 +387,11 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
             case Error():
                 self._events.append(ev.DeviceError(message.code, message.detail, message.text or ""))
             case _:
-                self._say(Error(StatusCode.MESSAGE))
+                self._say(Error(StatusCode.MESSAGE, message.TYPE))
 
     def _take_offer(self, offer: Offer) -> None:
         if offer.kind is not BlobKind.HEAD:
-            self._say(Error(StatusCode.MESSAGE))
+            self._say(Error(StatusCode.MESSAGE, offer.TYPE))
             return
         if offer.hash in self._heads:
             self._heads[offer.hash] = self._heads.pop(offer.hash)
@@ -402,7 +402,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         sizes = [head_bytes(codec, holding.classes, holding.features) for codec in HEAD_CODECS]
         if offer.size not in sizes:
             self._say(Accept(blob_id(offer.hash), 0, Verdict.REFUSED))
-            self._say(Error(StatusCode.SHAPE, sizes[1]))
+            self._say(Error(StatusCode.HEAD, sizes[1]))
             return
         if self._receiver.complete:
             self._receiver.clear()  # it is among the heads, or was and is not wanted any more

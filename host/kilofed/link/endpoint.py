@@ -167,7 +167,8 @@ class Endpoint(ABC, Generic[EventT]):
             # An answer to a malformed error could be answered with an error: type 14 gets none.
             if self._may_answer() and data[1:2] != bytes((Error.TYPE,)):
                 unknown = isinstance(error, UnknownMessage)
-                self._say(Error(StatusCode.UNSUPPORTED if unknown else StatusCode.MESSAGE))
+                kind = data[1] if len(data) > 1 and data[1] < 24 else 0
+                self._say(Error(StatusCode.UNSUPPORTED if unknown else StatusCode.MESSAGE, kind))
             return True
         self._take_message(message, len(piece) + 1)
         return True

@@ -133,6 +133,7 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._head_blob = b""
         self._head_wanted = b""  # hash the owner waits to hear of
         self._head_tries = 0
+        self._head_detail = 0
         self._order: Train | None = None
         self._order_try: Repeater | None = None  # None once the device has taken it
         self._reported = False
@@ -384,7 +385,7 @@ class HostEndpoint(Endpoint[ev.Event]):
             case Error():
                 self._take_error(message)
             case _:
-                self._say(Error(StatusCode.MESSAGE))
+                self._say(Error(StatusCode.MESSAGE, message.TYPE))
 
     def _take_info(self, info: Info) -> None:
         known, self._info = self._info, info
@@ -483,6 +484,7 @@ class HostEndpoint(Endpoint[ev.Event]):
             if waiting or self._head is not None:
                 return  # it is repeated anyway
         if error.code == StatusCode.BLOB and self._head is not None:
+            self._head_detail = error.detail
             return  # its accept says the same, and the sender counts
         if error.code == StatusCode.HEAD and asked is not None and self._order_try is not None:
             holds = self._head_blob and blob_hash(self._head_blob) == asked.head
@@ -572,7 +574,7 @@ class HostEndpoint(Endpoint[ev.Event]):
                 self._head = None
                 self._head_held = head.hash
             elif head.failed and head.refusals:
-                self._refused_order(StatusCode.BLOB, len(head.data), f"the head was {head.failed}")
+                self._refused_order(StatusCode.BLOB, self._head_detail, f"the head was {head.failed}")
             elif head.failed:
                 self._say(Bye(Reason.SILENT))
                 self._lose(Reason.SILENT, f"the head makes {head.failed}")
