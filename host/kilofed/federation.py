@@ -113,7 +113,15 @@ async def federate(
     watch: Callable[[], None] | None = None,
     capture: Capture | None = None,
 ) -> None:
-    """`run_federation` without the signals, inside a running loop."""
+    """Runs every round of an open run that is left, in the event loop that is running; cancel it to stop.
+
+    Arguments and errors are those of `run_federation`, which is this with a loop of its own and an orderly
+    end by signals. expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: host
+    and port to take TCP devices on (0: any); on_listening is told the port. fleet: who is let in, everybody
+    by default. measure: accuracy of the global model on a test set. watch: called twice a second; what it
+    raises ends the run. capture: told every byte on a line. Raises RoundError, and TransportError for a port
+    that cannot be opened.
+    """
     engine = engine_of(run, fleet=fleet, measure=measure, observers=observers)
     async with contextlib.AsyncExitStack() as stack:
         for port in ports:

@@ -42,7 +42,8 @@ BEGIN_SECONDS = 5.0  # within which a program that ends by itself was never well
 class Place:
     """One device to be.
 
-    Its name, its board (of the catalogue, or NATIVE, or PI), and the samples it is to have.
+    Its name, its board (of the catalogue, or "posix" for a native process of the same core, or "pi" for a
+    Linux device), and the samples it is to have.
     """
 
     name: str

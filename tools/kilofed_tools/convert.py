@@ -121,10 +121,12 @@ def convert(
     epochs: int | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Adapted:
-    """A device model from a Keras file or SavedModel folder: `keras_to_int8`, then `adapt` with the same
-    data.
+    """A device model from a Keras file or a SavedModel folder: quantized to int8, with a head of its own.
 
-    Arguments and errors are those of the two.
+    data: float [N, ...], N >= 1, some hundred real inputs, which fix the ranges of activations and calibrate
+    the head. labels: the classes' names, numbers by default. lr, batch, epochs: defaults for whoever trains
+    the model. TensorFlow runs in a child process for at most timeout_s. ConvertError when it refuses, crashes
+    or takes too long; ModelError when what came out cannot be a device model.
     """
     raw = keras_to_int8(source, data, timeout_s=timeout_s)
     samples = quantize_input(raw, data)

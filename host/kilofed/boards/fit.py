@@ -35,22 +35,27 @@ class Fit:
 
     @property
     def flash_limit(self) -> int:
+        """Flash that an image may take."""
         return self.board.image_region.size
 
     @property
     def ram_limit(self) -> int:
+        """RAM that an image may take, its stack included."""
         return self.board.ram.size - self.board.reserve_bytes
 
     @property
     def stack_bytes(self) -> int:
+        """RAM kept for the stack."""
         return self.board.stack_bytes
 
     @property
     def reserve_bytes(self) -> int:
+        """RAM that no model may take."""
         return self.board.reserve_bytes
 
     @property
     def fits(self) -> bool:
+        """Whether it does."""
         return self.flash_bytes <= self.flash_limit and self.ram_bytes <= self.ram_limit
 
     def check(self) -> None:

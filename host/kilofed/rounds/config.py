@@ -23,7 +23,7 @@ CHANGEABLE = frozenset({"rounds", "deadlines", "personal_epochs"})
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Every wait of the engine, in seconds. None is endless.
+    """Every wait of the engine, in seconds: no wait is endless.
 
     gather    for the devices of the fleet to open their sessions and hold samples, before the first round
     head      for one device to take the head of a round
