@@ -376,7 +376,8 @@ def test_a_head_of_a_wrong_size_is_refused_before_the_first_chunk():
     world.open()
     world.host.send_head(HEAD + b"x")
     world.run(lambda: bool(world.seen(ev.DeviceError)))
-    assert world.seen(ev.DeviceError) == [ev.DeviceError(StatusCode.HEAD, len(HEAD), "")]
+    refused = ev.DeviceError(StatusCode.BLOB, len(HEAD), "the head was refused 3 times")
+    assert world.seen(ev.DeviceError) == [refused]
     assert not world.chunks and not world.seen(ev.Lost)
 
 

@@ -402,7 +402,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         sizes = [head_bytes(codec, holding.classes, holding.features) for codec in HEAD_CODECS]
         if offer.size not in sizes:
             self._say(Accept(blob_id(offer.hash), 0, Verdict.REFUSED))
-            self._say(Error(StatusCode.HEAD, sizes[1]))
+            self._say(Error(StatusCode.BLOB, sizes[1]))
             return
         if self._receiver.complete:
             self._receiver.clear()  # it is among the heads, or was and is not wanted any more
