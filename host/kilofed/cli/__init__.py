@@ -17,23 +17,42 @@ from collections.abc import Sequence
 
 import click
 
-#: command -> what it does, the first line of its own help. The module of the same name holds it.
-COMMANDS = {
-    "demo": "Watch a mixed fleet of emulated boards learn handwritten digits.",
-    "run": "Run a federation over the devices given.",
-    "emulate": "Start emulated boards and print their ports, until Ctrl-C.",
-    "flash": "Load firmware, model and identity into a board and register it.",
-    "build": "Build a board's firmware with a model inside.",
-    "boards": "List the boards this version knows.",
-    "devices": "List the devices this host knows, or forget one.",
-    "inspect": "Show what a model is, and which boards it fits.",
-    "convert": "Make a device model from Keras, a SavedModel or an int8 .tflite.",
-    "fedavg": "Average update files into a model, without any device.",
-    "export": "Take the model of a round out of a run folder.",
-    "eval": "Measure a model's accuracy.",
-    "watch": "Follow a run that another process runs.",
-    "report": "Print the figures of a run.",
+#: What a person does next -> the commands for it, each with the first line of its own help. The module of a
+#: command is kilofed.cli.<command>_command.
+GROUPS = {
+    "First": {
+        "demo": "Watch a mixed fleet of emulated boards learn handwritten digits.",
+        "doctor": "Say what is missing on this machine, and how to get it.",
+    },
+    "Bring a model": {
+        "convert": "Make a device model from Keras, a SavedModel or an int8 .tflite.",
+        "inspect": "Show what a model is, and which boards it fits.",
+        "eval": "Measure a model's accuracy.",
+    },
+    "Bring boards": {
+        "boards": "List the boards this version knows.",
+        "build": "Build a board's firmware with a model inside.",
+        "emulate": "Start emulated boards and print their ports, until Ctrl-C.",
+        "flash": "Load firmware, model and identity into a board and register it.",
+        "devices": "List the devices this host knows, or forget one.",
+    },
+    "Federate": {
+        "init": "Write a settings file for `kilofed run`, all defaults in it.",
+        "run": "Run a federation over the devices given.",
+    },
+    "Use the result": {
+        "watch": "Follow a run that another process runs.",
+        "report": "Print the figures of a run.",
+        "export": "Take the model of a round out of a run folder.",
+        "fedavg": "Average update files into a model, without any device.",
+    },
+    "Your shell": {
+        "completion": "Print what makes a shell complete commands and options.",
+    },
 }
+
+#: command -> what it does.
+COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
 
 
 class LazyGroup(click.Group):
@@ -51,14 +70,18 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        widest = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), summary) for name, summary in commands.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kilofed", message="kilofed %(version)s")
 def cli() -> None:
     """Federated learning in kilobytes: int8 models, trained on microcontrollers, averaged here.
+
+    `kilofed COMMAND --help` shows a command's options and an example.
 
     \b
     Example:

@@ -182,9 +182,7 @@ def _config(model: bytes, settings: dict[str, Any]) -> RunConfig:
     from kilofed.rounds.globalmodel import defaults_of
 
     values = {name: value for name, value in settings.items() if value is not None}
-    deadlines = {
-        name: values.pop(option) for option, name in _DEADLINES.items() if option in values
-    }
+    deadlines = {name: values.pop(option) for option, name in _DEADLINES.items() if option in values}
     return RunConfig(deadlines=Deadlines(**deadlines), **{**defaults_of(model), **values})
 
 
