@@ -28,6 +28,7 @@ GROUPS = {
         "convert": "Make a device model from Keras, a SavedModel or an int8 .tflite.",
         "inspect": "Show what a model is, and which boards it fits.",
         "eval": "Measure a model's accuracy.",
+        "compare": "Say whether two models give the same outputs, and where not.",
     },
     "Bring boards": {
         "boards": "List the boards this version knows.",

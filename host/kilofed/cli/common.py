@@ -7,9 +7,12 @@ import os
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SECONDS = click.FloatRange(0, 86_400, min_open=True)
 
@@ -47,6 +50,42 @@ def fleet_option(function: F) -> F:
         default=None,
         help="The register of devices.  [default: in the user's data folder]",
     )(function)
+
+
+def data_option(text: str, *, required: bool = False) -> Callable[[F], F]:
+    """--data, a file of samples; `text` says of which, and what there is without it."""
+    return click.option("--data", type=FILE, default=None, required=required, help=text)
+
+
+def samples_option(text: str) -> Callable[[F], F]:
+    """--samples, how many a started device gets."""
+    return click.option("--samples", type=click.IntRange(1, 65_535), default=None, help=text)
+
+
+def seed_option(text: str) -> Callable[[F], F]:
+    """--seed, of what `text` says."""
+    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help=text)
+
+
+def model_defaults_options(function: F) -> F:
+    """What a device model is to carry: --labels, --lr, --batch, --epochs."""
+    for option in reversed(
+        [
+            click.option("--labels", default=None, help="Names of the classes, separated by commas."),
+            click.option("--lr", type=float, default=None, help="Learning rate the model is to carry."),
+            click.option("--batch", type=click.IntRange(1, 256), default=None,
+                         help="Samples a training step."),
+            click.option("--epochs", type=click.IntRange(1, 255), default=None,
+                         help="Local epochs a round."),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def label_names(labels: str | None) -> list[str] | None:
+    """--labels as a list."""
+    return [label.strip() for label in labels.split(",")] if labels else None
 
 
 def training_options(function: F) -> F:
@@ -133,6 +172,28 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise click.ClickException(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_inputs(path: Path) -> NDArray[Any]:
+    """The inputs [N, ...] of an .npy, or of an .npz with `inputs`. DataError when it is neither."""
+    import zipfile
+
+    import numpy as np
+
+    from kilofed_tools.errors import DataError
+
+    form = "give an .npy of inputs [N, ...], or an .npz with `inputs`"
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded as arrays:
+            if "inputs" not in arrays.files:
+                raise DataError(f"{path.name} has no `inputs`", form)
+            found: NDArray[Any] = arrays["inputs"]
+            return found
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path.name} cannot be read ({error})", form) from error
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kilofed.cli.common import (
-    FILE,
     NEW_FILE,
     common_options,
+    data_option,
     json_option,
+    label_names,
+    model_defaults_options,
     print_json,
     read_file,
+    read_inputs,
     write_file,
 )
 
@@ -23,16 +26,8 @@ if TYPE_CHECKING:
 
 @click.command("convert")
 @click.argument("source", metavar="SOURCE", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--data",
-    type=FILE,
-    default=None,
-    help="Representative inputs [N, ...]: an .npy, or an .npz with `inputs`; Keras needs them.",
-)
-@click.option("--labels", default=None, help="Names of the classes, separated by commas.")
-@click.option("--lr", type=float, default=None, help="Learning rate the model is to carry.")
-@click.option("--batch", type=click.IntRange(1, 256), default=None, help="Samples a training step.")
-@click.option("--epochs", type=click.IntRange(1, 255), default=None, help="Local epochs a round.")
+@data_option("Representative inputs [N, ...]: an .npy, or an .npz with `inputs`; Keras needs them.")
+@model_defaults_options
 @click.option("--out", type=NEW_FILE, required=True, help="Where to write the device model.")
 @json_option
 @common_options
@@ -49,8 +44,8 @@ def command(
     Example:
       kilofed convert gestures.keras --data inputs.npy --labels wave,circle,none --out gestures.tflite
     """
-    names = [label.strip() for label in labels.split(",")] if labels else None
-    inputs = None if data is None else _inputs(data)
+    names = label_names(labels)
+    inputs = None if data is None else read_inputs(data)
     if source.suffix == ".tflite":
         from kilofed_tools.adapt import adapt
 
@@ -79,25 +74,6 @@ def command(
     for note in adapted.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(f"{out}: {len(adapted.model)} bytes")
-
-
-def _inputs(path: Path) -> NDArray[Any]:
-    import numpy as np
-
-    from kilofed_tools.errors import DataError
-
-    form = "give an .npy of inputs [N, ...], or an .npz with `inputs`"
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded as arrays:
-            if "inputs" not in arrays.files:
-                raise DataError(f"{path.name} has no `inputs`", form)
-            found: NDArray[Any] = arrays["inputs"]
-            return found
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path.name} cannot be read ({error})", form) from error
 
 
 def _quantized(model: bytes, inputs: NDArray[Any]) -> NDArray[Any]:
