@@ -28,6 +28,7 @@ from kilofed.rounds.records import (
     Phase,
     RoundEnded,
     RoundRecord,
+    RoundStarted,
     RunEnded,
     RunEvent,
     RunStarted,
@@ -283,6 +284,37 @@ async def test_a_device_that_comes_back_in_time_counts() -> None:
     outcome = await federate(devices)
     assert [len(r.taken) for r in outcome.ledger.records] == [3, 3]
     assert len(devices[0].orders) in (2, 3)
+
+
+@pytest.mark.parametrize("moment", [RoundStarted, RoundEnded])
+async def test_a_session_that_ends_just_before_a_command_ends_no_run(moment: type[RunEvent]) -> None:
+    """The link knows of the end and the round does not yet: `Lost` waits behind what is being handled."""
+    devices = make_devices(3)
+    ledger = MemoryLedger()
+    config = replace(CONFIG, deadlines=replace(QUICK, head=10, rejoin=10))
+    engine = Engine(config, GlobalModel(model_bytes()), ledger, observers=[lambda event: cut(event)])
+    cuts: list[str] = []
+
+    def lose() -> None:
+        line = engine.members[0].line
+        assert line is not None
+        line.endpoint.disconnected("cut")
+        cuts.append(engine.members[0].name)
+
+    def cut(event: RunEvent) -> None:
+        if moment is RoundStarted and isinstance(event, RoundStarted) and event.number == 2:
+            lose()
+
+    def before_commit(record: RoundRecord) -> None:
+        if moment is RoundEnded and record.number == 1:
+            lose()
+
+    ledger.before_commit = before_commit
+    async with served(engine, devices):
+        await asyncio.wait_for(engine.run(expected=3), timeout=60)
+    assert cuts == [devices[0].id.hex()]
+    assert [len(r.taken) for r in ledger.records] == [3, 3]
+    assert ledger.masters[-1] == by_hand(devices, 2)
 
 
 async def test_a_device_that_stays_away_is_waited_for_once() -> None:

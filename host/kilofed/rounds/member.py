@@ -13,11 +13,12 @@ No I/O of its own, no clock: time is a parameter.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kilofed.link.errors import StatusCode, explain
+from kilofed.link.errors import SessionError, StatusCode, explain
 from kilofed.link.events import (
     Committed,
     DeviceError,
@@ -36,7 +37,10 @@ from kilofed.rounds.records import DeviceView, Phase
 
 
 class Line(Protocol):
-    """What a member needs of kilofed.connection.Connection. Commands do nothing without a session."""
+    """What a member needs of kilofed.connection.Connection.
+
+    Commands raise SessionError when the session is over already and its `Lost` still waits to be handled.
+    """
 
     @property
     def name(self) -> str: ...
@@ -214,7 +218,8 @@ class Member:
             if self.answer is not None:
                 self._settle(self.assignment.order.round, int(StatusCode.BLOB))
             elif self._ordered:
-                self.line.cancel(self.assignment.order.round)
+                with _unless_lost():
+                    self.line.cancel(self.assignment.order.round)
 
     def settle(self) -> None:
         """The answer has been taken and is in the store.
@@ -305,14 +310,16 @@ class Member:
         if not self.pending or not self.available or self._ordered:
             return
         assert self.assignment is not None and self.line is not None
-        self.line.send_head(self.assignment.head)
-        self.line.train(self.assignment.order)
-        self._ordered = True
+        with _unless_lost():
+            self.line.send_head(self.assignment.head)
+            self.line.train(self.assignment.order)
+            self._ordered = True
 
     def _settle(self, round_on_wire: int, verdict: int) -> None:
         assert self.line is not None
-        self.line.commit(round_on_wire, verdict)
-        self._settling = round_on_wire if verdict == 0 else None
+        self._settling = round_on_wire if verdict == 0 else None  # also when it is lost: see lost()
+        with _unless_lost():
+            self.line.commit(round_on_wire, verdict)
 
     def _on_status(self, status: Status) -> None:
         if self.assignment is None or status.round != self.assignment.order.round:
@@ -332,6 +339,11 @@ class Member:
         self.progress = 1.0
         if answer.result.train:
             self.loss = answer.result.loss_q12 / 4096
+
+
+def _unless_lost() -> contextlib.AbstractContextManager[None]:
+    """A command to a session that is over is not said: `Lost` is on its way, the next `Opened` makes up."""
+    return contextlib.suppress(SessionError)
 
 
 def _traffic(line: Line) -> Traffic:
