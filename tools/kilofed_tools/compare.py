@@ -204,7 +204,8 @@ class _Probe:
         if rows.dtype == np.int8:
             return rows
         steps = np.rint(rows.astype(np.float64) / self.input.scale) + self.input.zero_point
-        return np.clip(steps, -128, 127).astype(np.int8)
+        clipped: NDArray[Any] = np.clip(steps, -128, 127).astype(np.int8)
+        return clipped
 
     def run(self, row: NDArray[Any]) -> None:
         """One sample [elements]; afterwards `value` has every tensor."""
@@ -263,7 +264,7 @@ def _align(a: TFLiteModel, b: TFLiteModel) -> list[Pair]:
     """Operators of the two that correspond, in order, each without a counterpart in between."""
     keys = [[(op.name, _out(model, op).shape) for op in model.operators] for model in (a, b)]
     pairs: list[Pair] = []
-    for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes():
         if tag == "equal":
             pairs += zip(range(a0, a1), range(b0, b1), strict=True)
         else:

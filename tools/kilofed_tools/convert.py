@@ -36,7 +36,8 @@ def quantize_input(model: bytes, data: NDArray[np.floating[Any]]) -> NDArray[np.
     return clipped
 
 
-def _source_kind(source: Path) -> str:
+def source_kind(source: Path) -> str:
+    """Whether it is "keras" or "saved_model" in the words of `run_converter`; ConvertError when neither."""
     if source.is_dir() and (source / "saved_model.pb").is_file():
         return "saved_model"
     if source.is_file() and source.suffix in (".keras", ".h5"):
@@ -54,7 +55,22 @@ def keras_to_int8(source: Path, data: NDArray[np.floating[Any]], *, timeout_s: f
     real inputs. The same source and data give the same bytes. ConvertError when TensorFlow refuses, crashes
     or takes too long.
     """
-    kind = _source_kind(source)
+    return run_converter(source, source_kind(source), data, timeout_s=timeout_s)[0]
+
+
+def run_converter(
+    source: Path,
+    kind: str,
+    data: NDArray[np.floating[Any]],
+    *,
+    test: NDArray[np.floating[Any]] | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> tuple[bytes, NDArray[np.float32] | None]:
+    """(int8 .tflite, what the float model says to `test`): the child process, see `keras_to_int8`.
+
+    kind: "keras", "saved_model", or "tflite" for a float .tflite. test: float [M, ...]; the second result is
+    then float32 [M, C], else None.
+    """
     if data.ndim < 2 or len(data) == 0 or not np.all(np.isfinite(data)):
         raise ConvertError(
             f"representative data of shape {list(data.shape)} cannot be used",
@@ -64,9 +80,12 @@ def keras_to_int8(source: Path, data: NDArray[np.floating[Any]], *, timeout_s: f
         folder = Path(name)
         (folder / "job.json").write_text(json.dumps({"source": str(source.resolve()), "kind": kind}))
         np.save(folder / "data.npy", data.astype(np.float32))
+        if test is not None:
+            np.save(folder / "test.npy", test.astype(np.float32))
         code, log = _run(folder, timeout_s)
         if code == 0:
-            return (folder / "model.tflite").read_bytes()
+            outputs = None if test is None else np.load(folder / "outputs.npy", allow_pickle=False)
+            return (folder / "model.tflite").read_bytes(), outputs
         if code == 3:
             answer = json.loads((folder / "error.json").read_text())
             raise ConvertError(answer["what"], answer["next_step"], log=log)

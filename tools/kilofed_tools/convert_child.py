@@ -1,10 +1,11 @@
-"""The converter's own process: Keras or SavedModel in, int8 .tflite out. The one module that imports
-TensorFlow.
+"""The converter's own process: Keras, SavedModel or a float .tflite in, int8 .tflite out. The one module that
+imports TensorFlow.
 
 Run by `kilofed_tools.convert` as ``python -m kilofed_tools.convert_child JOB``, where JOB is a folder with
-``job.json`` ({"source": path, "kind": "keras" or "saved_model"}) and ``data.npy`` (float32 [N, ...], the
-representative data). It leaves ``model.tflite``, or ``error.json`` ({"what", "next_step"}) beside them. It
-may crash: the parent expects that.
+``job.json`` ({"source": path, "kind": "keras", "saved_model" or "tflite"}), ``data.npy`` (float32 [N, ...],
+the representative data) and, where the float model's own outputs are wanted, ``test.npy`` (float32 [M, ...]).
+It leaves ``model.tflite`` and ``outputs.npy`` (float32 [M, C]), or ``error.json`` ({"what", "next_step"})
+beside them. It may crash: the parent expects that.
 
 What TensorFlow prints goes to wherever the parent sent it; nothing here is written to be read by a person.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,9 @@ def _convert(folder: Path) -> bytes:
     job = json.loads((folder / "job.json").read_text())
     data = np.load(folder / "data.npy", allow_pickle=False)
     import tensorflow as tf
+
+    if job["kind"] == "tflite":
+        return _quantize(tf, Path(job["source"]).read_bytes(), data, folder)
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     call, keeper = _function(tf, job["source"], job["kind"])
@@ -100,7 +104,55 @@ def _convert(folder: Path) -> bytes:
     converter.inference_output_type = tf.int8
     # Dense layers per tensor: tflite-runtime 2.14 and older TFLite Micro refuse them per channel.
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    if (folder / "test.npy").is_file():
+        _put_outputs(folder, lambda sample: np.asarray(frozen(tf.constant(sample))[0]))
     return bytes(converter.convert())
+
+
+def _quantize(tf: Any, model: bytes, data: Any, folder: Path) -> bytes:
+    """A float .tflite as int8: the converter's own calibrator, on the finished file."""
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    interpreter = tf.lite.Interpreter(model_content=model, num_threads=1)
+    takes = interpreter.get_input_details()[0]
+    shape = (1, *takes["shape"][1:])
+    if list(data.shape[1:]) != [int(n) for n in shape[1:]]:
+        raise _Refusal(
+            f"the model takes {list(shape[1:])} a sample, and the data has {list(data.shape[1:])}",
+            "give representative data of the model's input shape",
+        )
+    interpreter.resize_tensor_input(takes["index"], shape)
+    interpreter.allocate_tensors()
+    gives = interpreter.get_output_details()[0]["index"]
+
+    def run(sample: Any) -> Any:
+        interpreter.set_tensor(takes["index"], sample)
+        interpreter.invoke()
+        return interpreter.get_tensor(gives)
+
+    if (folder / "test.npy").is_file():
+        _put_outputs(folder, run)
+
+    def representative() -> Iterator[list[Any]]:
+        for sample in data:
+            yield [sample[np.newaxis]]
+
+    return bytes(
+        Calibrator(model).calibrate_and_quantize(
+            representative,
+            tf.int8,
+            tf.int8,
+            False,
+            # As above: dense layers per tensor.
+            disable_per_channel_quantization_for_dense_layers=True,
+        )
+    )
+
+
+def _put_outputs(folder: Path, run: Callable[[Any], Any]) -> None:
+    """What the float model says to each sample of test.npy, one at a time as on a device."""
+    rows = [np.ravel(run(sample[np.newaxis])) for sample in np.load(folder / "test.npy", allow_pickle=False)]
+    np.save(folder / "outputs.npy", np.array(rows, np.float32))
 
 
 def _line(error: BaseException) -> str:

@@ -25,6 +25,7 @@ GROUPS = {
         "doctor": "Say what is missing on this machine, and how to get it.",
     },
     "Bring a model": {
+        "quantize": "Quantize a float model, with the accuracy before and after.",
         "convert": "Make a device model from Keras, a SavedModel or an int8 .tflite.",
         "inspect": "Show what a model is, and which boards it fits.",
         "eval": "Measure a model's accuracy.",
@@ -43,7 +44,7 @@ GROUPS = {
     },
     "Use the result": {
         "watch": "Follow a run that another process runs.",
-        "report": "Print the figures of a run.",
+        "report": "Print the figures of a run, and write them as a page.",
         "export": "Take the model of a round out of a run folder.",
         "fedavg": "Average update files into a model, without any device.",
     },

@@ -176,6 +176,11 @@ def read_file(path: Path) -> bytes:
 
 def read_inputs(path: Path) -> NDArray[Any]:
     """The inputs [N, ...] of an .npy, or of an .npz with `inputs`. DataError when it is neither."""
+    return read_inputs_and_labels(path)[0]
+
+
+def read_inputs_and_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The inputs [N, ...] as above, and the labels [N] when the .npz has `labels`."""
     import zipfile
 
     import numpy as np
@@ -186,12 +191,11 @@ def read_inputs(path: Path) -> NDArray[Any]:
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return loaded
+            return loaded, None
         with loaded as arrays:
             if "inputs" not in arrays.files:
                 raise DataError(f"{path.name} has no `inputs`", form)
-            found: NDArray[Any] = arrays["inputs"]
-            return found
+            return arrays["inputs"], arrays["labels"] if "labels" in arrays.files else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path.name} cannot be read ({error})", form) from error
 
