@@ -47,6 +47,10 @@ typedef struct kf_nn {
 /* Bytes kf_nn_begin() needs, exactly; the same number as m->arena_bytes and as kilofed_tools.plan computes. */
 size_t kf_nn_arena_bytes(const kf_model_t *m);
 
+/* Whether an opened model runs with this overlay: KF_OK, or KF_ERR_HEAD as kf_nn_begin() would say. For heads from
+ * outside, before anything relies on them. KF_ERR_ARG for a null pointer. */
+KF_MUST_CHECK kf_status_t kf_nn_check_overlay(const kf_model_t *m, const kf_head_overlay_t *overlay);
+
 /* Make `nn` ready to run `m` in `arena` to the end of the model. `arena` must be aligned to 4 bytes and, like `m` and
  * `overlay`, must outlive `nn`. overlay NULL: the head in the file.
  * Returns KF_OK; KF_ERR_ARG (null pointer, misaligned arena, model not opened); KF_ERR_MEMORY (see kf_nn_arena_bytes());

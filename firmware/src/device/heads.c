@@ -34,12 +34,18 @@ uint32_t kf_weight_scale(uint32_t step, uint32_t x_scale_bits) {
     return kf_f32_pack(((uint64_t)quotient << 1) | (rest != 0), exponent - 31);
 }
 
+static kf_head_overlay_t overlay_of(const kf_device_t *d, const kf_head_view_t *view) {
+    return (kf_head_overlay_t){
+        .weights = (const int8_t *)view->weights,
+        .bias = (const int32_t *)(const void *)view->bias, /* blobs begin on a multiple of 4, biases too */
+        .w_scale_f32 = kf_weight_scale(view->step, d->model.head.x_scale_f32),
+        .out_scale_f32 = view->out_scale_bits,
+        .out_zp = view->out_zp,
+    };
+}
+
 static void overlay_set(kf_device_t *d, const kf_head_view_t *view, kf_head_in_use_t in_use) {
-    d->overlay.weights = (const int8_t *)view->weights;
-    d->overlay.bias = (const int32_t *)(const void *)view->bias; /* blobs begin on a multiple of 4, biases too */
-    d->overlay.w_scale_f32 = kf_weight_scale(view->step, d->model.head.x_scale_f32);
-    d->overlay.out_scale_f32 = view->out_scale_bits;
-    d->overlay.out_zp = view->out_zp;
+    d->overlay = overlay_of(d, view);
     d->overlay_stale = 1;
     d->head_in_use = (uint8_t)in_use;
 }
@@ -105,6 +111,21 @@ void kf_heads_offer(kf_device_t *d, const kf_offer_t *offer) {
     progress_say(d);
 }
 
+/* Whether the head that has arrived whole is one of this model's. Its scales are judged here, because a head that the
+ * interpreter refuses would stop inference later, and with it the way of samples into the ring. */
+static kf_status_t arrived_check(const kf_device_t *d) {
+    kf_head_view_t view;
+    kf_status_t status = kf_head_parse(&view, d->incoming.buffer, d->incoming.size);
+    if (status != KF_OK) {
+        return status;
+    }
+    if (view.codec != KF_CODEC_INT8 || view.classes != d->model.head.classes || view.features != d->model.head.features) {
+        return KF_ERR_SHAPE;
+    }
+    const kf_head_overlay_t overlay = overlay_of(d, &view);
+    return kf_nn_check_overlay(&d->model, &overlay) == KF_OK ? KF_OK : KF_ERR_BLOB;
+}
+
 void kf_heads_chunk(kf_device_t *d, const kf_chunk_t *chunk, uint16_t wire_bytes, uint32_t now_ms) {
     const int was_whole = d->incoming.stage == KF_BLOB_WHOLE;
     kf_status_t status = kf_blob_chunk(&d->incoming, chunk, wire_bytes, now_ms);
@@ -116,12 +137,7 @@ void kf_heads_chunk(kf_device_t *d, const kf_chunk_t *chunk, uint16_t wire_bytes
         return;
     }
     if (status == KF_OK && !was_whole && d->incoming.stage == KF_BLOB_WHOLE) {
-        kf_head_view_t view;
-        status = kf_head_parse(&view, d->incoming.buffer, d->incoming.size);
-        if (status == KF_OK && (view.codec != KF_CODEC_INT8 || view.classes != d->model.head.classes ||
-                                view.features != d->model.head.features)) {
-            status = KF_ERR_SHAPE;
-        }
+        status = arrived_check(d);
         if (status != KF_OK) {
             kf_blob_receiver_drop(&d->incoming);
         }

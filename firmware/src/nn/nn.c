@@ -23,7 +23,10 @@ static uint8_t *place(const kf_nn_t *nn, uint16_t tensor) {
 }
 
 /* Whatever the overlay's quantization touches is judged as if it stood in the file. */
-static KF_NOINLINE kf_status_t check_overlay(const kf_model_t *m, const kf_head_overlay_t *overlay) {
+KF_NOINLINE kf_status_t kf_nn_check_overlay(const kf_model_t *m, const kf_head_overlay_t *overlay) {
+    if (m == NULL || overlay == NULL) {
+        return KF_ERR_ARG;
+    }
     if (m->head.op == KF_MODEL_NONE || overlay->weights == NULL || overlay->bias == NULL || overlay->out_zp < -128 ||
         overlay->out_zp > 127) {
         return KF_ERR_HEAD;
@@ -50,7 +53,7 @@ kf_status_t kf_nn_begin(kf_nn_t *nn, const kf_model_t *m, uint8_t *arena, size_t
     nn->arena = arena;
     nn->overlay = overlay;
     if (overlay != NULL) {
-        kf_status_t status = check_overlay(m, overlay);
+        kf_status_t status = kf_nn_check_overlay(m, overlay);
         if (status != KF_OK) {
             return status;
         }

@@ -38,6 +38,16 @@ def reference(inputs: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
     return evaluate.features(MODEL, inputs.reshape(-1, *shape[1:])).reshape(len(inputs), F)
 
 
+def few_slices(world: World) -> None:
+    """A moment in which the link gets on and the samples hardly do."""
+    world.host.poll(world.now)
+    world.device.receive(world.host.data_to_send(), world.now_ms)
+    _, said = world.device.poll(world.now_ms, max_macs=500, polls=2)
+    world.host.receive(said, world.now)
+    world.events += world.host.events()
+    world.now += 0.01
+
+
 def test_placed_samples_become_the_runtime_s_features(runner: Runner) -> None:
     inputs, labels = make(23)
     world = World(Device(runner, Config(samples=place(inputs, labels))), max_macs=500)
@@ -46,12 +56,7 @@ def test_placed_samples_become_the_runtime_s_features(runner: Runner) -> None:
     world.host.receive(said, 0.0)
     # a few slices only: still collecting when the session opens
     while not world.seen(Opened):
-        world.host.poll(world.now)
-        world.device.receive(world.host.data_to_send(), world.now_ms)
-        _, said = world.device.poll(world.now_ms, max_macs=500, polls=2)
-        world.host.receive(said, world.now)
-        world.events += world.host.events()
-        world.now += 0.01
+        few_slices(world)
     info = world.wait_for(Opened).info
     assert info.state is State.COLLECTING
     blob = heads.encode_head(make_head())
@@ -148,3 +153,22 @@ def test_an_order_waits_for_the_sample_under_way(runner: Runner) -> None:
     ready = world.wait_for(ResultReady)
     assert ready.result.train + ready.result.held_out == 11
     assert SPEC.features == F
+
+
+def test_a_head_that_no_model_runs_with_is_refused_and_costs_no_sample(runner: Runner) -> None:
+    """Its hash, sizes and ranges are right, but no multiplier follows from such a scale of logits."""
+    inputs, labels = make(23)
+    world = World(Device(runner, Config(samples=place(inputs, labels))), max_macs=500)
+    while not world.seen(Opened):
+        few_slices(world)
+    assert world.wait_for(Opened).info.state is State.COLLECTING
+    blob = bytearray(heads.encode_head(make_head(3)))
+    struct.pack_into("<I", blob, 12, 0x00800000)  # the smallest normal float32
+    world.host.send_head(bytes(blob))
+    while world.device.state == State.COLLECTING and not world.seen(DeviceError):
+        few_slices(world)
+    assert world.wait_for(DeviceError).code == 10
+    world.settle(10)
+    inside = world.device.inside()
+    assert (inside.count, inside.head_in_use) == (23, 0)
+    assert world.device.observe(inputs[0], int(labels[0])) == 0

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 OPERATOR = r"(_(quantize|dequantize|logistic|average|max))?"
 THROUGH_POINTERS = {
     "check_op": "check" + OPERATOR,
-    "check_overlay": "check" + OPERATOR,
+    "kf_nn_check_overlay": "check" + OPERATOR,
     "kf_nn_begin": "check" + OPERATOR,
     "kf_model_open": "check" + OPERATOR,
     "kf_op_work": "work" + OPERATOR,
