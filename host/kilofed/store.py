@@ -333,13 +333,13 @@ class Run:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
+            self._db.execute("COMMIT")  # a full disk shows here
         except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
                 raise _damaged(self.folder, error) from error
             raise
-        self._db.execute("COMMIT")
 
     def _repair(self) -> None:
         """After a kill: removes what a commit left half done. See the order in the module's description."""

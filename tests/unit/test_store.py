@@ -102,6 +102,18 @@ def test_a_training_round_is_committed_once(run: Run) -> None:
     assert run.master() == (1, b"m")
 
 
+def test_a_commit_that_fails_is_an_error_of_ours_and_leaves_no_transaction(run: Run) -> None:
+    """As with a full disk: every statement was taken, and COMMIT is not."""
+    with pytest.raises(RunFolderError, match=r"cannot be used \(FOREIGN KEY"), run._transaction():
+        run._db.execute("PRAGMA defer_foreign_keys = ON")
+        run._db.execute(
+            "INSERT INTO round_devices VALUES ('train', 9, 'd', 'n', 1, '', 1, 1, 0, 0, 0, 0, 0, 0, 0, NULL)"
+        )
+    run.note("still writable")
+    assert [n.text for n in run.notes()] == ["still writable"]
+    assert run.rounds() == []
+
+
 def test_a_training_round_needs_its_model(run: Run) -> None:
     with pytest.raises(ValueError, match="master and model"):
         run.commit(record(1))
