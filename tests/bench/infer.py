@@ -43,13 +43,13 @@ CMSIS_NN = {
 def models(root: Path) -> Iterator[tuple[str, bytes]]:
     """(name, file) of every model that is here; says on stderr which are not."""
     yield "digits", (root / "models" / "digits" / "digits.tflite").read_bytes()
-    shared = Path(os.environ.get("KILOFED_SHARED", root.parent / "shared"))
+    shared = Path(os.environ.get("KILOFED_SHARED", root.parent / "shared")) / "data" / "models"
     for name, file in FOREIGN.items():
-        found = [path for path in (shared / file, shared / "data" / "models" / file) if path.is_file()]
-        if found:
-            yield name, found[0].read_bytes()
+        if (shared / file).is_file():
+            yield name, (shared / file).read_bytes()
         else:
-            print(f"bench: no {file}, so no infer.{name}: set KILOFED_SHARED to its folder", file=sys.stderr)
+            what = f"bench: no {shared / file}, so no infer.{name}"
+            print(f"{what}: set KILOFED_SHARED to the folder above data/models", file=sys.stderr)
 
 
 def figures(root: Path) -> Iterator[Figure]:

@@ -112,7 +112,9 @@ def test_benchmark_models_that_are_not_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KILOFED_SHARED", str(tmp_path))
-    (tmp_path / infer.FOREIGN["ic"]).write_bytes(b"ic")
+    folder = tmp_path / "data" / "models"
+    folder.mkdir(parents=True)
+    (folder / infer.FOREIGN["ic"]).write_bytes(b"ic")
     assert [(name, len(model) > 2) for name, model in infer.models(bench.ROOT)] == [
         ("digits", True),
         ("ic", False),

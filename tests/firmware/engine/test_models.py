@@ -12,7 +12,7 @@ import pytest
 from engine_models import INT8
 from engine_runner import ERR_HEAD, ERR_MODEL, NONE, OK, ROOT, Engine, oracle
 
-SHARED = Path(os.environ.get("KILOFED_SHARED", ROOT.parent / "shared" / "data" / "models"))
+SHARED = Path(os.environ.get("KILOFED_SHARED", ROOT.parent / "shared")) / "data" / "models"
 DIGITS = ROOT / "models" / "digits" / "digits.tflite"
 MODELS = {
     "kws": SHARED / "kws_ref_model.tflite",
@@ -24,7 +24,7 @@ MODELS = {
 def load(name: str) -> bytes:
     path = MODELS[name]
     if not path.exists():
-        pytest.skip(f"{path} is not here: set KILOFED_SHARED to the folder of the benchmark models")
+        pytest.skip(f"{path} is not here: set KILOFED_SHARED to the folder above data/models")
     return path.read_bytes()
 
 
