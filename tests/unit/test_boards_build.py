@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,9 +94,7 @@ def test_the_small_board_keeps_two_kilobytes_free() -> None:
 def test_the_same_model_is_not_built_twice() -> None:
     first = build("microbit", DIGITS)
     before = first.elf.stat().st_mtime_ns
-    start = time.monotonic()
     again = build("microbit", DIGITS)
-    assert time.monotonic() - start < 2
     assert again == first
     assert again.elf.stat().st_mtime_ns == before
 
