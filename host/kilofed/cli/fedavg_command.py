@@ -27,7 +27,7 @@ from kilofed.cli.common import (
     multiple=True,
     required=True,
     metavar="FILE SAMPLES",
-    help="An update blob and the number of samples behind it; once for each device.",
+    help="What a device sent and the number of samples behind it, once for each device.",
 )
 @click.option(
     "--ring",
@@ -43,21 +43,23 @@ def command(
 ) -> None:  # fmt: skip
     """Average update files into a model, without any device.
 
-    The sums are exact integers: the order of the updates changes no bit. `kilofed export RUN --updates
-    FOLDER` writes the updates of a round.
+    A file is an update blob, a head blob, or a whole .tflite that began as --model: then what it changed is
+    taken. The sums are exact integers: the order changes no bit. `kilofed export RUN --updates FOLDER` writes
+    the updates of a round.
 
     \b
     Example:
       kilofed fedavg --model base.tflite --update anna.update 64 --update bert.update 160 --out new.tflite
+      kilofed fedavg --model base.tflite --update anna.tflite 64 --update bert.tflite 160 --out new.tflite
     """
     from kilofed.rounds.globalmodel import GlobalModel
-    from kilofed_tools.updates import decode_update
+    from kilofed_tools.contributions import read_contribution
 
-    trained = GlobalModel(read_file(model))
+    base = read_file(model)
+    trained = GlobalModel(base)
     average = trained.average()
     for path, samples in updates:
-        update = decode_update(read_file(path), trained.classes, trained.features, path.stem)
-        average.add(update, samples, ring)
+        average.add(read_contribution(read_file(path), base, path.stem), samples, ring)
     trained.apply(average)
     write_file(out, trained.export())
     for note in average.notes:
