@@ -223,9 +223,9 @@ def file_hash(model: bytes) -> bytes:
 
 
 def master(head: Head) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """(W int32 [C, F], b int32 [C]) in trainer's units: codes times step, exactly."""
-    weights = head.weights.astype(np.int64) * head.step
-    bias = head.bias.astype(np.int64) * head.step
+    """(W int32 [C, F], b int32 [C]) in trainer's units: codes times step, saturated as the device does it."""
+    weights = np.clip(head.weights.astype(np.int64) * head.step, -WEIGHT_MAX, WEIGHT_MAX)
+    bias = np.clip(head.bias.astype(np.int64) * head.step, -BIAS_MAX, BIAS_MAX)
     return weights.astype(np.int32), bias.astype(np.int32)
 
 
@@ -353,6 +353,8 @@ def check_int8(model: TFLiteModel) -> None:
             _outside(f"the model computes in {kind}", quantize, operator=op.index)
         if x.type != TensorType.INT8:
             _outside(f"the model has {type_name(x.type)} activations, not int8", quantize, operator=op.index)
+        if np.any(w.zero_points != 0):  # no kernel subtracts them, and the device refuses them
+            _outside(f"the weights of operator {op.index} ({op.name}) are not quantized around 0", quantize)
     for tensor in model.tensors:
         used = model.producer(tensor.index) is not None or tensor.index in model.inputs
         if not tensor.constant and used and tensor.type != TensorType.INT8:
@@ -362,6 +364,8 @@ def check_int8(model: TFLiteModel) -> None:
     for tensor in model.tensors:
         if tensor.type == TensorType.INT8 and not tensor.constant and len(tensor.scales) != 1:
             _outside(f"the activation {tensor.name!r} has {len(tensor.scales)} scales instead of 1")
+        if tensor.type == TensorType.INT8 and not all(-128 <= zero <= 127 for zero in tensor.zero_points):
+            _outside(f"the tensor {tensor.name!r} has a zero point outside -128 to 127", quantize)
 
 
 def _place(tensor: Tensor, name: str, size: int, what: str) -> tuple[int, int]:
