@@ -212,3 +212,6 @@ def test_images_are_equal_when_they_are() -> None:
     assert image.model == b""
     assert image.model_bytes == image.pool_bytes == 0
     assert image == build("mps2-an385")
+    # The place of a model is aligned; how much code stands before it decides whether that is still inside.
+    behind = replace(image.header, model_start=0x1000_0000, model_end=0x1000_0000)
+    assert replace(image, header=behind).model == b""

@@ -66,6 +66,8 @@ class Image:
     @property
     def model(self) -> bytes:
         """The .tflite inside, b"" when there is none."""
+        if not self.model_bytes:
+            return b""  # its place may lie behind the last byte
         return elf.read_range(self.segments, self.header.model_start, self.model_bytes)
 
 
