@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
-BUILD = ROOT / "build" / "tests" / "device"
+COVERAGE = ["--coverage", "-fprofile-update=atomic"] if os.environ.get("KILOFED_COVERAGE") else []
+BUILD = ROOT / "build" / ("coverage" if COVERAGE else "tests") / "device"
 DIGITS = ROOT / "models" / "digits" / "digits.tflite"
 FIRMWARE = ROOT / "firmware"
 
@@ -75,15 +76,17 @@ def build(name: str, mains: Sequence[Path], *, flags: list[str], compiler: str =
     made = []
     for source in [*mains, *core, *theirs]:
         # What is not ours is compiled as the firmware does it: without our warnings, and not instrumented.
-        own = [*WARNINGS, *flags]
+        own = [*WARNINGS, *flags, *COVERAGE]
         if source in theirs:
             own = ["-std=c11", "-w", *(flag for flag in flags if not flag.startswith("-fsanitize"))]
         made.append(folder / f"{source.parent.name}_{source.stem}.o")
         command = [compiler, *own, "-DBLAKE2_NO_UNROLLING", *include, "-c", str(source), "-o", str(made[-1])]
         subprocess.run(command, check=True)
-    subprocess.run([compiler, *flags, *map(str, made), "-o", str(folder / "linked")], check=True)
+    command = [compiler, *flags, *COVERAGE, *map(str, made), "-o", str(folder / "linked")]
+    subprocess.run(command, check=True)
     (folder / "linked").replace(target)
-    shutil.rmtree(folder)
+    if not COVERAGE:  # what is counted is told apart by what lies beside the objects
+        shutil.rmtree(folder)
     return target
 
 

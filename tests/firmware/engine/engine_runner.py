@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
-BUILD = ROOT / "build" / "tests" / "engine"
+COVERAGE = ["--coverage", "-fprofile-update=atomic"] if os.environ.get("KILOFED_COVERAGE") else []
+BUILD = ROOT / "build" / ("coverage" if COVERAGE else "tests") / "engine"
 
 OK, MORE, ERR_MODEL, ERR_UNSUPPORTED, ERR_HEAD = 0, 1, -3, -4, -5
 NONE = 0xFFFF
@@ -89,8 +90,8 @@ def build(name: str, *, flags: list[str], compiler: str = "gcc") -> Path:
     include = [f"-I{ROOT / 'firmware' / part}" for part in ("include", "src")]
     warnings = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wpedantic", "-Werror"]
     partial = target.with_suffix(f".{os.getpid()}")
-    command = [compiler, "-std=c11", *warnings, *flags, *include, "-o", str(partial), *map(str, inputs)]
-    subprocess.run(command, check=True)
+    options = ["-std=c11", *warnings, *flags, *COVERAGE, *include]
+    subprocess.run([compiler, *options, "-o", str(partial), *map(str, inputs)], check=True)
     partial.replace(target)
     return target
 
@@ -103,10 +104,13 @@ class Engine:
         self.process: subprocess.Popen[bytes] | None = None
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: by the end of its input, so that it may say what it counted and what it leaked."""
         if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
+            try:
+                self.process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.communicate()
             self.process = None
 
     def request(self, command: int, a: int = 0, b: int = 0, payload: bytes = b"") -> tuple[int, bytes]:

@@ -18,6 +18,7 @@ from kilofed_tools.updates import Codec, Residual
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = sorted((ROOT / "firmware/src/train").glob("*.c"))
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wpedantic", "-Werror"]
+COVERAGE = ["--coverage", "-fprofile-update=atomic"] if os.environ.get("KILOFED_COVERAGE") else []
 SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 KF_OK, KF_ERR_ARG, KF_ERR_MEMORY, KF_ERR_UNSUPPORTED = 0, -1, -2, -4
@@ -27,7 +28,13 @@ KF_ERR_SHAPE, KF_ERR_STATE, KF_ERR_BLOB = -6, -7, -10
 def build(target: Path, main: Path, compiler: str = "gcc") -> Path:
     """Build the training core with ``main`` under the sanitizers."""
     include = f"-I{ROOT / 'firmware/include'}"
-    command = [compiler, *WARNINGS, *SANITIZERS, include, *map(str, SOURCES), str(main), "-o", str(target)]
+    options = [*WARNINGS, *SANITIZERS]
+    if COVERAGE and compiler == "gcc":
+        # What is counted lies beside the program, and is to outlive pytest's folders.
+        target = ROOT / "build" / "coverage" / "train" / f"{main.stem}-{os.getpid()}" / target.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        options += COVERAGE
+    command = [compiler, *options, include, *map(str, SOURCES), str(main), "-o", str(target)]
     subprocess.run(command, check=True)
     return target
 
