@@ -120,13 +120,23 @@ def test_accepts_come_at_half_a_window_or_four_chunks():
         for i in range(8)
     ]
     assert [answer is not None for answer in answers] == [False, False, False, True] * 2
-    into = BlobReceiver(window=100)
+    into = BlobReceiver(window=200)
     into.offer(blob_hash(BLOB), len(BLOB))
     answers = [
-        into.chunk(Chunk(blob_id(blob_hash(BLOB)), 10 * i, BLOB[10 * i : 10 * i + 10]), 28, 0)
+        into.chunk(Chunk(blob_id(blob_hash(BLOB)), 10 * i, BLOB[10 * i : 10 * i + 10]), 51, 0)
         for i in range(4)
     ]
     assert [answer is not None for answer in answers] == [False, True] * 2
+
+
+@pytest.mark.parametrize(("window", "max_frame"), [(127, 64), (255, 128), (256, 129), (2047, 1024)])
+def test_no_window_makes_a_sender_wait_for_its_time_out(window, max_frame):
+    """One frame fits, it is a little shorter than half the window, and the next waits for an accept."""
+    blob = bytes(range(256)) * 20
+    out, into = sender(blob, max_frame=max_frame, window=window), BlobReceiver(window=64)
+    into.restart(window=window, max_frame=max_frame)
+    move(out, into)
+    assert into.data == blob and out.done and not out.chunks_repeated
 
 
 @given(st.integers(0, 1000))
@@ -150,7 +160,7 @@ def test_restart_asks_again_and_goes_on():
         answer = into.chunk(chunk, wire(chunk), 0)
     assert answer is not None and into.data == BLOB[: answer.offset]
     out.restart(max_frame=64, window=64)
-    into.restart(window=64)
+    into.restart(window=64, max_frame=64)
     chunks = move(out, into)
     assert chunks[0].offset == answer.offset and out.done
 
@@ -251,7 +261,7 @@ def test_a_receiver_that_had_all_and_lost_it_is_given_it_again():
         assert out.done and into.data == BLOB
         into.clear()
     out.restart(max_frame=64, window=64)
-    into.restart(window=64)
+    into.restart(window=64, max_frame=64)
     assert not out.done and out.deadline is None
     out.accept(into.offer(out.hash, len(BLOB)), 0)
     move(out, into)

@@ -24,7 +24,7 @@ void kf_blob_hash(uint8_t out[KF_HASH_BYTES], const uint8_t *bytes, size_t size)
 
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
 
-#define KF_BLOB_ACCEPT_CHUNKS 4u    /* an accept after so many chunks, or half a window, whichever comes first */
+#define KF_BLOB_ACCEPT_CHUNKS 4u    /* an accept after so many chunks, half a window, or all frames that fit it */
 #define KF_BLOB_STRAY_MS 100u       /* least time between two accepts that answer chunks at a wrong offset */
 
 typedef enum kf_blob_stage {
@@ -43,13 +43,15 @@ typedef struct kf_blob_receiver {
     uint16_t window;
     uint16_t unaccepted_bytes; /* on the wire, since the last accept */
     uint8_t unaccepted_chunks;
+    uint8_t accept_chunks; /* after so many an accept is due, 1 to KF_BLOB_ACCEPT_CHUNKS */
     uint8_t stray;     /* stray_ms and stray_offset are set */
     uint8_t stage;     /* kf_blob_stage_t */
     uint8_t hash[KF_HASH_BYTES]; /* of the blob offered; set from KF_BLOB_PARTIAL on */
 } kf_blob_receiver_t;
 
-/* Receive blobs of exactly `size` bytes into `buffer`, which must outlive the receiver. window: as in the hello. */
-void kf_blob_receiver_init(kf_blob_receiver_t *receiver, uint8_t *buffer, uint32_t size, uint16_t window);
+/* Receive blobs of exactly `size` bytes into `buffer`, which must outlive the receiver. window, max_frame: as in the hello. */
+void kf_blob_receiver_init(kf_blob_receiver_t *receiver, uint8_t *buffer, uint32_t size, uint16_t window,
+                           uint16_t max_frame);
 
 /* Forget what was received, whole or partial. */
 void kf_blob_receiver_drop(kf_blob_receiver_t *receiver);

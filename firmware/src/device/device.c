@@ -53,7 +53,7 @@ static kf_status_t parts_begin(kf_device_t *d, const kf_device_parts_t *parts, u
     }
     kf_residual_clear(&d->residual);
     d->base_blob = take(&at, parts->base);
-    kf_blob_receiver_init(&d->incoming, take(&at, parts->incoming), head_bytes, d->config->window);
+    kf_blob_receiver_init(&d->incoming, take(&at, parts->incoming), head_bytes, d->config->window, d->config->max_frame);
     d->personal_blob = take(&at, parts->personal);
     d->arena = take(&at, parts->arena);
     d->arena_bytes = parts->arena;

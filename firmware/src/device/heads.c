@@ -73,7 +73,7 @@ void kf_heads_adopt(kf_device_t *d) {
         return; /* it was parsed when it arrived and has not changed since */
     }
     memcpy(d->base_hash, d->incoming.hash, KF_HASH_BYTES);
-    kf_blob_receiver_init(&d->incoming, d->base_blob, d->incoming.size, d->config->window);
+    kf_blob_receiver_init(&d->incoming, d->base_blob, d->incoming.size, d->config->window, d->config->max_frame);
     d->base_blob = arrived;
     overlay_set(d, &d->base, KF_HEAD_OF_HOST);
 }

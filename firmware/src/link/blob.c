@@ -17,11 +17,17 @@ void kf_blob_hash(uint8_t out[KF_HASH_BYTES], const uint8_t *bytes, size_t size)
 
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
 
-void kf_blob_receiver_init(kf_blob_receiver_t *r, uint8_t *buffer, uint32_t size, uint16_t window) {
+void kf_blob_receiver_init(kf_blob_receiver_t *r, uint8_t *buffer, uint32_t size, uint16_t window, uint16_t max_frame) {
+    /* A chunk may be shorter than half a window that holds one frame only, and no other may follow it unasked. */
+    const uint32_t in_window = (uint32_t)window / max_frame;
     memset(r, 0, sizeof *r);
     r->buffer = buffer;
     r->size = size;
     r->window = window;
+    r->accept_chunks = KF_BLOB_ACCEPT_CHUNKS;
+    if (in_window < KF_BLOB_ACCEPT_CHUNKS) {
+        r->accept_chunks = (uint8_t)(in_window > 0 ? in_window : UINT32_C(1));
+    }
 }
 
 void kf_blob_receiver_drop(kf_blob_receiver_t *r) {
@@ -84,7 +90,7 @@ kf_status_t kf_blob_chunk(kf_blob_receiver_t *r, const kf_chunk_t *chunk, uint16
     r->unaccepted_chunks++;
     const uint32_t unaccepted = (uint32_t)r->unaccepted_bytes + wire_bytes;
     r->unaccepted_bytes = (uint16_t)(unaccepted > UINT16_MAX ? UINT16_MAX : unaccepted);
-    if (2u * unaccepted < r->window && r->unaccepted_chunks < KF_BLOB_ACCEPT_CHUNKS) {
+    if (2u * unaccepted < r->window && r->unaccepted_chunks < r->accept_chunks) {
         return KF_MORE;
     }
     r->unaccepted_bytes = 0;

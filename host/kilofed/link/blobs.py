@@ -218,31 +218,31 @@ class BlobSender:
 class BlobReceiver:
     """Takes one blob from the other side.
 
-    window: bytes on the wire after half of which it accepts. offer() and chunk() return the accept to send,
+    window: bytes on the wire after half of which it accepts; and at the latest when as many chunks have come
+    as frames of max_frame (64: the shortest) fit it. offer() and chunk() return the accept to send,
     or None. `complete` is set when it is whole and its hash right; `damaged` counts wholes with a wrong
     hash. A new offer of another hash drops what was there. Memory grows with what has arrived, up to the
     offered size.
     """
 
-    def __init__(self, *, window: int) -> None:
+    def __init__(self, *, window: int, max_frame: int = 64) -> None:
         self.hash = b""
         self.size = 0
         self.complete = False
         self.damaged = 0
         self._data = bytearray()
-        self._window = window
-        self._wire = 0
-        self._chunks = 0
-        self._nak = (-1, float("-inf"))
+        self.restart(window=window, max_frame=max_frame)
 
     @property
     def data(self) -> bytes:
         """What has arrived."""
         return bytes(self._data)
 
-    def restart(self, *, window: int) -> None:
+    def restart(self, *, window: int, max_frame: int) -> None:
         """A new session; keeps the bytes."""
         self._window = window
+        # A chunk may be shorter than half a window that holds one frame only, and no other follows unasked.
+        self._most_chunks = max(1, min(CHUNKS_AN_ACCEPT, window // max_frame))
         self._wire = self._chunks = 0
         self._nak = (-1, float("-inf"))
 
@@ -281,7 +281,7 @@ class BlobReceiver:
                 return self._drop()
             self.complete = True
             return self._accept()
-        if self._chunks >= CHUNKS_AN_ACCEPT or 2 * self._wire >= self._window:
+        if self._chunks >= self._most_chunks or 2 * self._wire >= self._window:
             return self._accept()
         return None
 

@@ -335,7 +335,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         self._session_nonce = hello.device_nonce
         self._heartbeat = welcome.heartbeat_ms / 1000
         self._last_heard = self._now
-        self._receiver.restart(window=self._window)
+        self._receiver.restart(window=self._window, max_frame=self._session.max_frame)
         self._info_at = self._now
         self._info_said = False
         if self._result is not None:

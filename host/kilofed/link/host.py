@@ -356,7 +356,7 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._session = pending.session
         self._hello = pending.hello
         self._last_heard = self._last_sent = self._now
-        self._receiver.restart(window=pending.hello.window)
+        self._receiver.restart(window=pending.hello.window, max_frame=pending.welcome.max_frame)
         self.counters.sessions += 1
 
     # ---- messages --------------------------------------------------------------------------------

@@ -47,9 +47,15 @@ def chunk(at: int, size: int) -> Chunk:
 
 
 @pytest.mark.parametrize(
-    "window, size, offsets", [(4096, 50, [200, 376]), (256, 109, [218, 376]), (400, 50, [150, 300, 376])]
+    "window, size, offsets",
+    [
+        (4096, 50, [200, 376]),
+        (256, 109, [218, 376]),
+        (400, 50, [150, 300, 376]),
+        (255, 109, [109, 218, 327, 376]),  # one frame fits, a little shorter than half of it
+    ],
 )
-def test_accepts_come_after_half_a_window_or_four_chunks(
+def test_accepts_come_after_half_a_window_or_four_chunks_or_all_that_fit(
     runner: Runner, window: int, size: int, offsets: list[int]
 ) -> None:
     peer = connect(runner, window=window)
