@@ -10,8 +10,8 @@ leaves in the folder:
     test.npz          as field.npz, 400 other samples
 
 The readings are made here, by formula: a gesture's motion, gravity, and noise. In the factory the board is
-held upright. Users hold it tilted to the left, which turns gravity and the motion about one axis: the model of
-the factory does worse there, and that is what the devices correct together.
+held upright. Users hold it tilted to the left, which turns gravity and the motion about one axis: the
+factory's model does worse there, and that is what the devices correct together.
 """
 
 from __future__ import annotations

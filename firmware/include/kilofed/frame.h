@@ -37,6 +37,7 @@ typedef enum kf_frame_type {
     KF_FRAME_SESSION = 1 /* of a session, numbered from 1 */
 } kf_frame_type_t;
 
+/* Whose frame it is; part of the header, so that a reflected frame is not taken. */
 typedef enum kf_sender {
     KF_FROM_DEVICE = 0,
     KF_FROM_HOST = 1

@@ -52,11 +52,13 @@ typedef enum kf_state {
     KF_STATE_FAILED = 4     /* no usable model or too little memory; says so and does nothing else */
 } kf_state_t;
 
+/* What a blob holds; the second byte of each. */
 typedef enum kf_blob_kind {
     KF_BLOB_HEAD = 1,
     KF_BLOB_UPDATE = 2
 } kf_blob_kind_t;
 
+/* What a receiver says of a blob that is offered or has arrived. */
 typedef enum kf_verdict {
     KF_RECEIVING = 0,
     KF_COMPLETE = 1,
@@ -73,7 +75,8 @@ typedef enum kf_reason {
     KF_REASON_WRONG_MODEL = 5,
     KF_REASON_TOO_MANY = 6,
     KF_REASON_SILENT = 7,
-    KF_REASON_PROTOCOL = 8
+    KF_REASON_PROTOCOL = 8,
+    KF_REASON_TWIN = 9 /* another line has a session with this device id */
 } kf_reason_t;
 
 /* A string of bytes or UTF-8 that lies elsewhere: in the decoded message's buffer, which must stay, or the sender's. */
@@ -93,6 +96,7 @@ typedef struct kf_multiplier {
     uint8_t shift;
 } kf_multiplier_t;
 
+/* Host: is anybody there? Answered by a hello. */
 typedef struct kf_probe {
     uint8_t version;
 } kf_probe_t;
@@ -118,6 +122,7 @@ typedef struct kf_welcome {
     uint16_t heartbeat_ms; /* 100 .. 65535 */
 } kf_welcome_t;
 
+/* Host: no session for this device. */
 typedef struct kf_refuse {
     uint8_t device_nonce[8];
     uint8_t reason;
@@ -187,6 +192,7 @@ typedef struct kf_commit {
     uint8_t verdict; /* 0: the update was taken */
 } kf_commit_t;
 
+/* Host: give the round up, whatever became of it. */
 typedef struct kf_cancel {
     uint32_t round;
 } kf_cancel_t;
@@ -197,10 +203,12 @@ typedef struct kf_error {
     kf_span_t text; /* at NULL: absent */
 } kf_error_t;
 
+/* Silence of so many milliseconds from here on does not end the session. */
 typedef struct kf_busy {
     uint32_t ms;
 } kf_busy_t;
 
+/* Either side: the session is over. */
 typedef struct kf_bye {
     uint8_t reason;
 } kf_bye_t;

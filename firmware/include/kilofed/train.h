@@ -133,6 +133,7 @@ KF_MUST_CHECK kf_status_t kf_eval_begin(kf_eval_t *e, kf_ring_t *ring, int8_t x_
 /* As kf_train_step; the unit of work is F multiply-accumulates. */
 KF_MUST_CHECK kf_status_t kf_eval_step(kf_eval_t *e, uint32_t max_macs);
 
+/* Stops a measurement and unlocks the ring; harmless when none runs. */
 void kf_eval_cancel(kf_eval_t *e);
 
 #endif

@@ -48,6 +48,8 @@ class State(IntEnum):
 
 
 class BlobKind(IntEnum):
+    """What a blob holds; the second byte of each."""
+
     HEAD = 1
     UPDATE = 2
 
@@ -72,6 +74,7 @@ class Reason(IntEnum):
     TOO_MANY = 6
     SILENT = 7
     PROTOCOL = 8
+    TWIN = 9
 
 
 @dataclass(frozen=True, slots=True)
