@@ -181,6 +181,8 @@ async def _listening(engine: Engine, host: str, port: int, capture: Capture | No
                 await engine.serve(line)
         except asyncio.CancelledError:
             pass  # the run has ended: leaving the connection has said goodbye
+        except Exception as error:
+            engine.fail(error)
         finally:
             tasks.discard(task)
 

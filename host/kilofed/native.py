@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -31,9 +32,13 @@ def build_native(*, progress: Callable[[str], None] = lambda text: None) -> Path
     folder = root / "build" / "firmware" / "posix"
     source = root / "firmware"
     progress("building the device core for this machine")
-    if not (folder / "build.ninja").is_file():
-        _run(["cmake", "--preset", "posix"], source)
-    _run(["cmake", "--build", str(folder), "--target", PROGRAM], source)
+    folder.mkdir(parents=True, exist_ok=True)
+    # One at a time: two builds in one folder write the same files.
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "build.ninja").is_file():
+            _run(["cmake", "--preset", "posix"], source)
+        _run(["cmake", "--build", str(folder), "--target", PROGRAM], source)
     found = next((path for path in sorted(folder.rglob(PROGRAM)) if path.is_file()), None)
     if found is None:
         raise BuildError(f"the build made no {PROGRAM}", f"remove {folder} and try again")

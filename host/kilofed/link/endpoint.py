@@ -8,7 +8,15 @@ from typing import Generic, TypeVar
 
 from kilofed.link.errors import FrameError, MessageError, StatusCode, UnknownMessage
 from kilofed.link.events import Stray
-from kilofed.link.frames import Direction, FrameType, RawFrame, Splitter, encode_frame, parse_frame
+from kilofed.link.frames import (
+    Direction,
+    FrameType,
+    RawFrame,
+    Splitter,
+    encode_frame,
+    foreign_version,
+    parse_frame,
+)
 from kilofed.link.messages import Error, Message, Reason, decode, encode
 from kilofed.link.session import Session
 
@@ -60,7 +68,7 @@ class Endpoint(ABC, Generic[EventT]):
         for piece, whole in self._splitter.feed(data):
             if not (whole and self._take_piece(piece)):
                 self.counters.damaged += 1
-                self._stray(piece)
+                self._stray(piece, foreign_version(piece) if whole else None)
         self._work()
 
     def poll(self, now: float) -> None:
@@ -131,13 +139,16 @@ class Endpoint(ABC, Generic[EventT]):
         else:
             self.counters.frames_down += 1
 
-    def _stray(self, data: bytes) -> None:
+    def _stray(self, data: bytes, version: int | None = None) -> None:
         self.counters.bytes_stray += len(data)
         last = self._events[-1] if self._events else None
         if isinstance(last, Stray) and len(last.data) < _STRAY_BYTES:
-            self._events[-1] = Stray(last.data + data)
+            self._events[-1] = Stray(last.data + data, last.version if version is None else version)
         else:
-            self._events.append(Stray(data))
+            self._events.append(Stray(data, version))
+
+    def _malformed(self, why: str) -> None:
+        """Told of a message of the session that made no sense."""
 
     def _take_piece(self, piece: bytes) -> bool:
         """Whether it was a frame for this end."""
@@ -167,6 +178,8 @@ class Endpoint(ABC, Generic[EventT]):
             # An answer to a malformed error could be answered with an error: type 14 gets none.
             if self._may_answer() and data[1:2] != bytes((Error.TYPE,)):
                 unknown = isinstance(error, UnknownMessage)
+                if not unknown:
+                    self._malformed(error.what)
                 kind = data[1] if len(data) > 1 and data[1] < 24 else 0
                 self._say(Error(StatusCode.UNSUPPORTED if unknown else StatusCode.MESSAGE, kind))
             return True

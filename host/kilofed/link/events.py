@@ -111,14 +111,28 @@ class DeviceError:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """Bytes between frames: boot text, noise, damaged frames, frames of a session that is over."""
+    """Bytes between frames: boot text, noise, damaged frames, frames of a session that is over.
+
+    version: of the protocol, when a sound clear frame of another version was among them.
+    """
 
     data: bytes
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A sound frame of the session whose message is malformed or out of range: no noise, but a fault.
+
+    why: in words. The message was answered with an error and has had no effect.
+    """
+
+    why: str
 
 
 Event: TypeAlias = (
     HelloSeen | Opened | InfoChanged | HeadDelivered | Training | Progress | ResultReady | Committed | Lost
-    | DeviceError | Stray
+    | DeviceError | Malformed | Stray
 )  # fmt: skip
 
 

@@ -151,6 +151,21 @@ def parse_frame(piece: bytes) -> RawFrame:
     )
 
 
+def foreign_version(piece: bytes) -> int | None:
+    """The protocol version of a clear frame that is sound but of another version than ours; else None.
+
+    Clear frames keep their form in every version, so that either side can be told to update the other.
+    """
+    try:
+        raw = cobs_decode(piece)
+    except FrameError:
+        return None
+    if len(raw) < _SMALLEST or raw[0] >> 4 == PROTOCOL_VERSION or raw[0] & 7 != FrameType.CLEAR:
+        return None
+    check = int.from_bytes(raw[-CHECK_BYTES:], "little")
+    return raw[0] >> 4 if _check(0, 0, raw[:-CHECK_BYTES]) == check else None
+
+
 def _check(session: int, number: int, covered: bytes) -> int:
     return zlib.crc32(covered, zlib.crc32(_PSEUDO.pack(session, number)))
 

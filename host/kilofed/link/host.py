@@ -313,6 +313,9 @@ class HostEndpoint(Endpoint[ev.Event]):
     def _may_answer(self) -> bool:
         return self._info is not None
 
+    def _malformed(self, why: str) -> None:
+        self._events.append(ev.Malformed(why))
+
     def _take_clear(self, message: Message) -> None:
         if isinstance(message, Hello):
             self._take_hello(message)

@@ -29,9 +29,9 @@ from typing import Protocol
 
 from kilofed.errors import FleetMissingError, RoundsFailedError
 from kilofed.fleet import REFUSED_UNKNOWN, WELCOME, Fleet
-from kilofed.link.events import HelloSeen, InfoChanged, Opened, Stray
+from kilofed.link.events import HelloSeen, InfoChanged, Malformed, Opened, Stray
 from kilofed.link.host import HostEndpoint
-from kilofed.link.messages import Hello, Info
+from kilofed.link.messages import PROTOCOL_VERSION, Hello, Info, Reason
 from kilofed.rounds.answers import Checked, check_figures, take_update
 from kilofed.rounds.config import RunConfig, cohort_order
 from kilofed.rounds.globalmodel import GlobalModel, round_on_wire
@@ -55,7 +55,8 @@ from kilofed_tools import heads
 from kilofed_tools.errors import KilofedError
 from kilofed_tools.strategies import FedAvg
 
-STRAY_NOTES = 20  # a line may write so many notes of boot text and noise
+STRAY_NOTES = 20  # a line may write so many notes of boot text, noise and nonsense
+PEER_NOTES = 60  # and all lines together: whoever connects again begins a new line
 STRAY_BYTES = 120  # of each
 KEEP_UPDATES = 65_536  # parameters up to which a round's update blobs are kept in the ledger
 
@@ -110,17 +111,31 @@ class Engine:
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
         self._marks: dict[bytes, Traffic] = {}
-        self._turned_away: set[bytes] = set()
+        self._turned_away: set[tuple[bytes, int]] = set()
+        self._unheard: set[Line] = set()  # lines on which no device has answered
+        self._peer_notes = 0
 
     # ---- lines -----------------------------------------------------------------------------------
 
     def endpoint(self) -> HostEndpoint:
         """A protocol endpoint for a new line, which asks this engine whom to let in."""
-        return HostEndpoint(rng=os.urandom, admit=self.admit)
+        endpoint = HostEndpoint(rng=os.urandom, admit=lambda hello: self.admit(hello, endpoint))
+        return endpoint
 
-    def admit(self, hello: Hello) -> int:
-        """0 for a device that may take part, else the reason it is refused for."""
-        return WELCOME if self._fleet is None else self._fleet.admit(hello)
+    def admit(self, hello: Hello, endpoint: HostEndpoint | None = None) -> int:
+        """0 for a device that may take part, else the reason it is refused for.
+
+        endpoint: of the line that said hello. An id that has a session on another line is refused: who came
+        first keeps the name, until its line falls silent.
+        """
+        refused = WELCOME if self._fleet is None else self._fleet.admit(hello)
+        return refused or (Reason.TWIN if self._is_twin(hello.device_id, endpoint) else WELCOME)
+
+    def _is_twin(self, device_id: bytes, endpoint: HostEndpoint | None) -> bool:
+        member = self._members.get(device_id)
+        if endpoint is None or member is None or not member.open or member.line is None:
+            return False
+        return member.line.endpoint is not endpoint
 
     def attach(self, line: Line) -> None:
         """Serves a line in a task, until it ends or the engine is closed.
@@ -130,6 +145,11 @@ class Engine:
         task = asyncio.get_running_loop().create_task(self.serve(line), name=f"line {line.name}")
         self._tasks.add(task)
         task.add_done_callback(self._line_done)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends `run` with this error: of a line that is served by somebody else's task."""
+        self._failure = self._failure or error
+        self._changed.set()
 
     @property
     def members(self) -> list[Member]:
@@ -184,6 +204,9 @@ class Engine:
         while missing() > 0 and self._now() < deadline:
             await self._wait(deadline)
         present = [m for m in self.members if m.available]
+        if missing() > 0:
+            for line in sorted(self._unheard, key=lambda line: line.name)[:STRAY_NOTES]:
+                self._note(f"{line.name}: no device has answered: check its power, cable and firmware")
         if len(present) < at_least:
             raise FleetMissingError(
                 f"{len(present)} of {expected} devices came within {self.config.deadlines.gather:g} s",
@@ -238,7 +261,8 @@ class Engine:
             for member in cohort:
                 member.settle()
         else:
-            self._note(f"round {number} brought no usable update and is done again")
+            reasons = "; ".join(f"{m.name}: {m.dropped}" for m in cohort[:STRAY_NOTES])
+            self._note(f"round {number} brought no usable update and is done again ({reasons})")
         for member in cohort:
             member.leave()
             self._show(member)
@@ -379,31 +403,44 @@ class Engine:
     async def serve(self, line: Line) -> None:
         """Takes what a line says, until it ends."""
         member: Member | None = None
-        stray = 0
+        strange = 0
+        self._unheard.add(line)
         try:
             async for event in line.events():
                 match event:
                     case Opened(hello, info):
+                        self._unheard.discard(line)
+                        if self._is_twin(hello.device_id, line.endpoint):
+                            self._hello(hello, Reason.TWIN)
+                            line.endpoint.close(Reason.TWIN)
+                            continue
                         member = self._opened(line, hello, info, event)
                     case HelloSeen(hello, refused):
                         self._hello(hello, refused)
-                    case Stray(data):
-                        stray += 1
-                        if stray <= STRAY_NOTES:
-                            self._note(f"{line.name}: {_readable(data)}", member)
+                        if refused:
+                            self._unheard.discard(line)
+                    case Stray() | Malformed() if strange >= STRAY_NOTES:
+                        pass
+                    case Stray(data, version):
+                        strange += 1
+                        self._peer_note(f"{line.name}: {_readable(data, version)}", member)
+                    case Malformed(why):
+                        strange += 1
+                        self._peer_note(f"{line.name}: a malformed message ({why})", member)
                     case _:
-                        if member is None or member.line is not line:
-                            continue
-                        member.handle(event, self._now())
-                        if isinstance(event, InfoChanged):
-                            self._check_model(member, event.info)
-                            self._remember(member)
-                        self._show(member)
+                        pass
+                if member is not None and member.line is line and not isinstance(event, (Opened, Stray)):
+                    member.handle(event, self._now())
+                    if isinstance(event, InfoChanged):
+                        self._check_model(member, event.info)
+                        self._remember(member)
+                    self._show(member)
                 self._changed.set()
         finally:
             if member is not None and member.line is line:
                 member.lost("the line ended", self._now())
                 self._show(member)
+            self._unheard.discard(line)
             self._changed.set()
 
     def _opened(self, line: Line, hello: Hello, info: Info, event: Opened) -> Member:
@@ -435,13 +472,12 @@ class Engine:
         member.excluded = reason
 
     def _hello(self, hello: Hello, refused: int) -> None:
-        if not refused or hello.device_id in self._turned_away:
+        if not refused or (hello.device_id, refused) in self._turned_away:
             return
-        self._turned_away.add(hello.device_id)
-        why = "it is not registered" if refused == REFUSED_UNKNOWN else f"reason {refused}"
-        self._note(
-            f"turned away {hello.device_id.hex()} ({hello.board}), {why}: `kilofed flash` registers a board"
-        )
+        if len(self._turned_away) < PEER_NOTES:
+            self._turned_away.add((hello.device_id, refused))
+            what = f"turned away {hello.device_id.hex()} ({hello.board})"
+            self._peer_note(f"{what}, {_why_refused(hello, refused)}")
 
     def _remember(self, member: Member) -> None:
         assert member.hello is not None and member.info is not None
@@ -463,8 +499,7 @@ class Engine:
     def _line_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._failure = self._failure or task.exception()
-            self._changed.set()
+            self.fail(task.exception() or asyncio.CancelledError())
 
     async def _wait(self, until: float) -> None:
         """Until something changed, at most until then. Raises what a line's task died of."""
@@ -493,6 +528,14 @@ class Engine:
     def _show(self, member: Member) -> None:
         self._emit(DeviceChanged(member.view()))
 
+    def _peer_note(self, text: str, member: Member | None = None) -> None:
+        """A note that somebody at the other end of a line causes: there is an end to them."""
+        self._peer_notes += 1
+        if self._peer_notes <= PEER_NOTES:
+            self._note(text, member)
+        elif self._peer_notes == PEER_NOTES + 1:
+            self._note("more of the like is not noted: look at what is connected to the lines named above")
+
     def _note(self, text: str, member: Member | None = None) -> None:
         self._ledger.note(text, device=member.hex if member else "")
         self._emit(Note(text, member.name if member else ""))
@@ -504,6 +547,23 @@ def _late(ended: Ending, seconds: float) -> str:
     return f"had not answered after {seconds:.0f} s"
 
 
-def _readable(data: bytes) -> str:
+def _why_refused(hello: Hello, refused: int) -> str:
+    if refused == REFUSED_UNKNOWN:
+        return "it is not registered: `kilofed flash` registers a board"
+    if refused == Reason.VERSION:
+        return _other_version(hello.version)
+    if refused == Reason.TWIN:
+        return "another line has a session with this id: flash one of the two with an id of its own"
+    return f"reason {refused}: use host and firmware of one version"
+
+
+def _other_version(version: int) -> str:
+    older = "the device's firmware" if version < PROTOCOL_VERSION else "this program"
+    return f"it speaks protocol version {version}, this host speaks {PROTOCOL_VERSION}: update {older}"
+
+
+def _readable(data: bytes, version: int | None = None) -> str:
+    if version is not None:
+        return _other_version(version)
     text = "".join(chr(b) if 32 <= b < 127 else "." for b in data[:STRAY_BYTES])
     return text if len(data) <= STRAY_BYTES else f"{text} ({len(data)} bytes)"

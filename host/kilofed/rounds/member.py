@@ -26,6 +26,7 @@ from kilofed.link.events import (
     HeadDelivered,
     InfoChanged,
     Lost,
+    Malformed,
     Opened,
     Progress,
     ResultReady,
@@ -281,6 +282,9 @@ class Member:
                 # What may be asked again, the link has asked again.
                 if self.pending and self._ordered:
                     self.drop(explain(code, detail, text))
+            case Malformed(why):
+                if self.pending and self._ordered:
+                    self.drop(f"sent a malformed message ({why})")
             case Lost(_, why):
                 self.lost(why, now)
             case _:
