@@ -104,6 +104,8 @@ class Run:
         """Closes the database and gives the lock back. Nothing that was committed depends on it."""
         self._db.close()
         if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._lock, 0)  # this process may live on, and runs the run no longer
             os.close(self._lock)
             self._lock = None
 

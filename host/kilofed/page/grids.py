@@ -11,6 +11,7 @@ MATRIX_UP_TO = 40  # classes; the cells of more would be too small to read
 _NUMBERS_UP_TO = 20  # classes whose cells have room for a count
 _LABEL_CHARS = 10
 _OPERATOR_NAMES_UP_TO = 16
+_LEAST = 2.5  # height of a box, so that ten bytes are seen beside a thousand
 
 
 def confusion_matrix(counts: tuple[tuple[int, ...], ...], labels: tuple[str, ...]) -> Element | None:
@@ -52,7 +53,7 @@ def confusion_matrix(counts: tuple[tuple[int, ...], ...], labels: tuple[str, ...
                     )
                 )
                 if classes <= _NUMBERS_UP_TO:
-                    style = "on-deep" if depth > 0.55 else "label"
+                    style = "on-cell" if depth <= 0.55 else "on-right" if r == c else "on-wrong"
                     drawn.append(label(x + cell / 2, y + cell / 2, str(count), anchor="middle", class_=style))
     scale_note = "right (blue) and wrong (orange), deeper for a larger share of the row"
     drawn.append(label(left + side / 2, top + side + 18, scale_note, anchor="middle", class_="label small"))
@@ -69,7 +70,9 @@ def memory_map(memory: MemoryFacts) -> Element:
     width, left, right, top = 760.0, 66.0, 12.0, 14.0
     tall = 280.0
     bottom = top + tall
-    below = 128.0 if named else 44.0
+    # Names are turned by 40 degrees: 0.64 of their length goes down.
+    longest = max(len(name) for name in (*memory.operators, "output"))
+    below = 22 + 0.64 * CHAR * longest + 22 if named else 48.0
     marks = ticks(0, memory.arena_bytes, 6)
     y = Scale(0, max(marks[-1], memory.arena_bytes), bottom, top)
     # Time -1 writes the input, time `count` reads the output.
@@ -93,7 +96,8 @@ def memory_map(memory: MemoryFacts) -> Element:
     for area in memory.areas:
         first, last = _stretch(area, memory.areas)
         x0, x1 = x(first) + 1, x(last) - 1
-        y0, y1 = y(area.offset + area.size), y(area.offset)
+        y1 = y(area.offset)
+        y0 = min(y(area.offset + area.size), y1 - _LEAST)
         look = "scratch" if area.scratch else f"part k{kinds[area]}"
         drawn.append(box(x0, y0, x1 - x0, y1 - y0, look, area_in_words(area, memory)))
         text = short(area.name.rsplit("/", 1)[-1] or f"tensor {area.tensor}", 24)

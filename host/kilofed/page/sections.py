@@ -100,14 +100,17 @@ def _opening(facts: Facts, title: str) -> Element:
         ("each device alone, on average", percent(accuracy["alone"])),
         ("all data in one place", percent(accuracy["central"])),
         ("personal heads, on held-out samples", percent(accuracy["personal"])),
-        ("up, a device and round", size(traffic["up"])),
-        ("down, a device and round", size(traffic["down"])),
+        ("up and down, a device and round", _both(traffic["up"], traffic["down"])),
         ("all rounds together", seconds(report["seconds"])),
     ]
     shown = [
         el("div", el("dt", name), el("dd", value), class_="tile") for name, value in tiles if value != "–"
     ]
     return el("header", el("h1", title), el("p", line, class_="soft"), el("dl", *shown, class_="tiles"))
+
+
+def _both(up: float | None, down: float | None) -> str:
+    return "–" if up is None else f"{size(up)} + {size(down)}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -143,8 +146,8 @@ def learnt(facts: Facts) -> Element:
         ),
         figure(
             own,
-            "Pooled over the devices of a round. Global: the head the round began with; personal: the heads"
-            " the devices made of it.",
+            "Pooled over the devices. Global: the head a round made, measured when the next began; personal:"
+            " the heads the devices trained in the round.",
         ),
     ]
     missing = None
