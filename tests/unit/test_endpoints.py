@@ -469,6 +469,19 @@ def test_an_order_that_is_repeated_does_not_train_twice():
     assert world.trained == [1]
 
 
+def test_the_same_number_with_another_seed_is_another_round():
+    world = World()
+    world.open()
+    world.host.send_head(HEAD)
+    world.host.train(order(1))
+    world.run(until(world, "training"))
+    world.new_host()
+    world.host_events.clear()
+    job = Round(world, 1, seed=8)
+    world.run(lambda: job.done)
+    assert world.trained == [1, 1]
+
+
 def test_a_result_of_a_round_that_was_not_ordered_is_left_alone():
     world = World()
     world.open()

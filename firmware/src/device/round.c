@@ -86,9 +86,15 @@ static kf_status_t order_check(const kf_device_t *d, const kf_order_t *order, ui
     return is_for_base(d, order) ? KF_OK : KF_ERR_HEAD;
 }
 
+/* Whether it is the order that is under way, said again. Head and seed count too: round numbers of two runs may meet, and a
+ * result for one run's head must not be taken for the other's. */
+static int is_repeated(const kf_device_t *d, const kf_order_t *order) {
+    return (d->state == KF_STATE_TRAINING || d->state == KF_STATE_UPLOADING) && order->round == d->order.round &&
+           order->seed == d->order.seed && memcmp(order->head, d->order.head, KF_HASH_BYTES) == 0;
+}
+
 void kf_round_order(kf_device_t *d, const kf_order_t *order, uint32_t now_ms) {
-    if (d->state == KF_STATE_COLLECTING ||
-        (order->round == d->order.round && (d->state == KF_STATE_TRAINING || d->state == KF_STATE_UPLOADING))) {
+    if (d->state == KF_STATE_COLLECTING || is_repeated(d, order)) {
         d->say |= KF_SAY_STATUS;
         if (d->state == KF_STATE_UPLOADING) {
             d->say |= KF_SAY_RESULT;

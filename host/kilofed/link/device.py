@@ -436,8 +436,15 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
             self._result_at = None
 
     def _take_train(self, order: Train) -> None:
-        same = order.round == self._round
-        if self._state is State.COLLECTING or (same and self._state in (State.TRAINING, State.UPLOADING)):
+        under_way = self._order if self._state in (State.TRAINING, State.UPLOADING) else None
+        # Head and seed count too: round numbers of two runs may meet, and a result for one run's head must not
+        # be taken for the other's.
+        repeated = under_way is not None and (under_way.round, under_way.head, under_way.seed) == (
+            order.round,
+            order.head,
+            order.seed,
+        )
+        if self._state is State.COLLECTING or repeated:
             self._say_status()
             if self._state is State.UPLOADING:
                 self._result_at = self._now

@@ -314,6 +314,26 @@ def test_another_round_s_order_drops_a_waiting_result(world: World) -> None:
     assert ready.update == expected(samples, head, order).blob, "and the residual is untouched"
 
 
+@pytest.mark.parametrize("other", ["seed", "head"])
+def test_the_same_number_of_another_run_is_another_round(world: World, other: str) -> None:
+    samples, head = make_samples(), make_head(3)
+    blob = heads.encode_head(head)
+    world.host.send_head(blob)
+    world.host.train(make_order(blob))
+    world.wait_for(ResultReady)
+    if other == "head":
+        head = make_head(4)
+        blob = heads.encode_head(head)
+        world.host.send_head(blob)
+        world.wait_for(HeadDelivered)
+    order = make_order(blob, seed=4711 if other == "seed" else 78)
+    world.host._say(order)  # past the host's own cancel
+    world.settle(1)
+    world.host.train(order)
+    ready = world.wait_for(ResultReady)
+    assert ready.update == expected(samples, head, order).blob, "and the residual is untouched"
+
+
 def test_progress_is_reported_at_most_every_two_seconds(runner: Runner) -> None:
     device = Device(runner, Config())
     make_samples().give(device)
