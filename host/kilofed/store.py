@@ -488,6 +488,8 @@ def runner(folder: Path) -> int | None:
     """
     try:
         pid = int((folder / LOCK).read_text())
+        if pid <= 0:
+            return None  # to kill(2) it would mean a group, or everybody
         os.kill(pid, 0)
     except PermissionError:
         return pid  # it is there, and somebody else's
