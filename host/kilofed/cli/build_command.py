@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kilofed.cli.common import common_options, json_option, model_option, print_json, print_table, shown
+from kilofed.cli.common import (
+    board_option,
+    common_options,
+    json_option,
+    model_option,
+    print_json,
+    print_table,
+    shown,
+)
 
 if TYPE_CHECKING:
     from kilofed.boards import Board, Image
 
 
 @click.command("build")
-@click.option("--board", "boards", multiple=True, help="The board to build for; may be given more than once.")
+@board_option("The board to build for; may be given more than once.", many=True)
 @click.option("--all", "every", is_flag=True, help="Every board there is.")
 @model_option()
 @json_option

@@ -52,6 +52,41 @@ def fleet_option(function: F) -> F:
     )(function)
 
 
+def board_option(text: str, *, many: bool = False, **settings: Any) -> Callable[[F], F]:
+    """--board, a name of `kilofed boards`, as `boards` or `board_name`. settings: of click.option."""
+    name = "boards" if many else "board_name"
+    return click.option("--board", name, multiple=many, shell_complete=_board_names, help=text, **settings)
+
+
+def _board_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from kilofed.boards import catalogue
+
+    return [name for name in catalogue.names() if name.startswith(incomplete)]
+
+
+def run_argument(function: F) -> F:
+    """RUN, the folder of a run, as `run_folder`."""
+    return click.argument("run_folder", metavar="RUN", type=NEW_FOLDER)(function)
+
+
+def run_out_option(default: str) -> Callable[[F], F]:
+    """--out, the folder a run is kept in."""
+    return click.option(
+        "--out", type=NEW_FOLDER, default=Path(default), show_default=True, help="The run's folder."
+    )
+
+
+def rounds_option(function: F) -> F:
+    """--rounds."""
+    return click.option(
+        "--rounds",
+        type=click.IntRange(1, 10_000),
+        default=20,
+        show_default=True,
+        help="Rounds in all; a run that is resumed goes on up to this number.",
+    )(function)
+
+
 def data_option(text: str, *, required: bool = False) -> Callable[[F], F]:
     """--data, a file of samples; `text` says of which, and what there is without it."""
     return click.option("--data", type=FILE, default=None, required=required, help=text)
@@ -92,8 +127,7 @@ def training_options(function: F) -> F:
     """The settings of a run that shape its rounds; None where the model's own default is meant."""
     for option in reversed(
         [
-            click.option("--rounds", type=click.IntRange(1, 10_000), default=20, show_default=True,
-                         help="Rounds in all; a run that is resumed goes on up to this number."),
+            rounds_option,
             click.option("--epochs", type=click.IntRange(1, 255), default=None,
                          help="Local epochs a round.  [default: the model's]"),
             click.option("--batch", type=click.IntRange(1, 256), default=None,
@@ -122,17 +156,11 @@ def training_options(function: F) -> F:
                          help="Seconds for the last messages to leave."),
             click.option("--personal-epochs", type=click.IntRange(0, 255), default=5, show_default=True,
                          help="Epochs of each device's personal head after the last round; 0: none."),
-            click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True,
-                         help="Of everything random in the run."),
+            seed_option("Of everything random in the run."),
         ]
     ):  # fmt: skip
         function = option(function)
     return function
-
-
-def example(text: str) -> str:
-    """A help text's example block: click keeps its lines as they are."""
-    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())
 
 
 def print_json(value: object) -> None:
@@ -167,11 +195,10 @@ def command_line() -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """A file's bytes; what cannot be read is a usage error with its name."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise click.ClickException(f"{path} cannot be read: {error.strerror}") from error
+    """The bytes of a model or an update. ModelError when it cannot be read, or is too large to be one."""
+    from kilofed_tools import tflite
+
+    return tflite.read_file(path)
 
 
 def read_inputs(path: Path) -> NDArray[Any]:

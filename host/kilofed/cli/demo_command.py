@@ -7,23 +7,22 @@ from pathlib import Path
 
 import click
 
-from kilofed.cli.common import NEW_FOLDER, command_line, common_options, json_option, print_json, shown
+from kilofed.cli.common import (
+    command_line,
+    common_options,
+    json_option,
+    print_json,
+    rounds_option,
+    run_out_option,
+    seed_option,
+    shown,
+)
 
 
 @click.command("demo")
-@click.option(
-    "--out", type=NEW_FOLDER, default=Path("build/demo"), show_default=True, help="The run's folder."
-)
-@click.option(
-    "--rounds", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Rounds in all."
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=1,
-    show_default=True,
-    help="Of the samples' dealing and of everything random in the run.",
-)
+@run_out_option("build/demo")
+@rounds_option
+@seed_option("Of the samples' dealing and of everything random in the run.")
 @click.option("--native", is_flag=True, help="No emulator: the boards are native processes of the same core.")
 @click.option("--fresh", is_flag=True, help="Move an unfinished run aside instead of going on with it.")
 @json_option

@@ -11,21 +11,24 @@ from pathlib import Path
 import click
 
 from kilofed.cli.common import (
-    FILE,
     NEW_FOLDER,
+    board_option,
     common_options,
+    data_option,
     json_option,
     model_option,
     print_json,
     print_table,
     read_file,
+    samples_option,
+    seed_option,
 )
 
 WATCH_SECONDS = 0.2
 
 
 @click.command("emulate")
-@click.option("--board", "board_name", required=True, help="Which board, a name of `kilofed boards`.")
+@board_option("Which board, a name of `kilofed boards`.", required=True)
 @click.option("--count", type=click.IntRange(1, 64), default=1, show_default=True, help="How many.")
 @click.option(
     "--folder",
@@ -35,21 +38,9 @@ WATCH_SECONDS = 0.2
     help="Where their flash is kept from one start to the next.",
 )
 @click.option("--blank", is_flag=True, help="Start them halted and empty, whatever their flash holds.")
-@click.option(
-    "--data",
-    type=FILE,
-    default=None,
-    help="Samples to place into their memory, an .npz for --model.  [default: digits]",
-)
-@click.option(
-    "--samples",
-    type=click.IntRange(1, 65_535),
-    default=None,
-    help="Samples a board gets.  [default: as many as there are, up to 200]",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help="Of the samples' dealing."
-)
+@data_option("Samples to place into their memory, an .npz for --model.  [default: digits]")
+@samples_option("Samples a board gets.  [default: as many as there are, up to 200]")
+@seed_option("Of the samples' dealing.")
 @model_option()
 @json_option
 @common_options

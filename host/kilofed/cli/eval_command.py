@@ -6,17 +6,19 @@ from pathlib import Path
 
 import click
 
-from kilofed.cli.common import FILE, common_options, json_option, print_json, read_file
+from kilofed.cli.common import (
+    FILE,
+    common_options,
+    data_option,
+    json_option,
+    print_json,
+    read_file,
+)
 
 
 @click.command("eval")
 @click.argument("model", metavar="MODEL", type=FILE)
-@click.option(
-    "--data",
-    type=FILE,
-    default=None,
-    help="An .npz with `inputs` [N, ...] and `labels` [N].  [default: 1000 held-out digits]",
-)
+@data_option("An .npz with `inputs` [N, ...] and `labels` [N].  [default: 1000 held-out digits]")
 @click.option("--fast", is_flag=True, help="The runtime's fast kernels, not the boards' bytes.")
 @json_option
 @common_options

@@ -12,12 +12,13 @@ from kilofed.cli.common import (
     common_options,
     json_option,
     print_json,
+    run_argument,
     write_file,
 )
 
 
 @click.command("export")
-@click.argument("run_folder", metavar="RUN", type=NEW_FOLDER)
+@run_argument
 @click.option(
     "--round",
     "number",

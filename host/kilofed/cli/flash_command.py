@@ -6,11 +6,18 @@ from pathlib import Path
 
 import click
 
-from kilofed.cli.common import common_options, fleet_option, json_option, model_option, print_json
+from kilofed.cli.common import (
+    board_option,
+    common_options,
+    fleet_option,
+    json_option,
+    model_option,
+    print_json,
+)
 
 
 @click.command("flash")
-@click.option("--board", "board_name", required=True, help="What it is, a name of `kilofed boards`.")
+@board_option("What it is, a name of `kilofed boards`.", required=True)
 @click.option(
     "--target",
     required=True,

@@ -6,12 +6,20 @@ from pathlib import Path
 
 import click
 
-from kilofed.cli.common import FILE, common_options, json_option, print_json, print_table, read_file
+from kilofed.cli.common import (
+    FILE,
+    board_option,
+    common_options,
+    json_option,
+    print_json,
+    print_table,
+    read_file,
+)
 
 
 @click.command("inspect")
 @click.argument("model", metavar="MODEL", type=FILE)
-@click.option("--board", "boards", multiple=True, help="Say whether it fits this board.  [default: all]")
+@board_option("Say whether it fits this board.  [default: all]", many=True)
 @json_option
 @common_options
 def command(model: Path, boards: tuple[str, ...], as_json: bool) -> None:

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import click
 
-from kilofed.cli.common import NEW_FILE, NEW_FOLDER, common_options, json_option, print_json, shown
+from kilofed.cli.common import (
+    NEW_FILE,
+    NEW_FOLDER,
+    common_options,
+    json_option,
+    print_json,
+    run_argument,
+    shown,
+)
 
 
 @click.command("report")
-@click.argument("run_folder", metavar="RUN", type=NEW_FOLDER)
+@run_argument
 @click.option(
     "--out", type=NEW_FILE, default=None, help="Where to write the page.  [default: RUN/report.html]"
 )

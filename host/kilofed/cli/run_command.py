@@ -9,14 +9,17 @@ import click
 
 from kilofed.cli.common import (
     FILE,
-    NEW_FOLDER,
+    board_option,
     command_line,
     common_options,
+    data_option,
     fleet_option,
     json_option,
     model_option,
     print_json,
     read_file,
+    run_out_option,
+    samples_option,
     shown,
     training_options,
 )
@@ -72,31 +75,21 @@ class Address(click.ParamType):  # type: ignore[type-arg]
     help="Devices to wait for before the first round.  [default: one a port]",
 )
 @click.option("--emulate", type=click.IntRange(0, 64), default=0, help="Start so many emulated boards.")
-@click.option("--board", default="mps2-an386", show_default=True, help="Which board to emulate.")
+@board_option("Which board to emulate.", default="mps2-an386", show_default=True)
 @click.option(
     "--native",
     type=click.IntRange(0, 500),
     default=0,
     help="Start so many native processes of the device core.",
 )
-@click.option(
-    "--data",
-    type=FILE,
-    default=None,
-    help="What started devices learn from, an .npz of inputs and labels.  [default: digits]",
-)
+@data_option("What started devices learn from, an .npz of inputs and labels.  [default: digits]")
 @click.option(
     "--test",
     type=FILE,
     default=None,
     help="An .npz to measure the global head on.  [default: held-out digits, or a fifth of --data]",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(1, 65_535),
-    default=None,
-    help="Samples a started device gets.  [default: as many as there are, up to 200]",
-)
+@samples_option("Samples a started device gets.  [default: as many as there are, up to 200]")
 @click.option(
     "--alpha",
     type=float,
@@ -107,9 +100,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--anybody/--registered", default=False, help="Let devices in that are not registered, or do not."
 )
-@click.option(
-    "--out", type=NEW_FOLDER, default=Path("build/run"), show_default=True, help="The run's folder."
-)
+@run_out_option("build/run")
 @training_options
 @config_option
 @fleet_option
@@ -117,7 +108,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 @common_options
 def command(
     model: Path | None, ports: tuple[str, ...], listen: tuple[str, int] | None, expect: int | None,
-    emulate: int, board: str, native: int, data: Path | None, test: Path | None, samples: int | None,
+    emulate: int, board_name: str, native: int, data: Path | None, test: Path | None, samples: int | None,
     alpha: float, anybody: bool, out: Path, fleet_path: Path | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Run a federation over the devices given.
@@ -144,7 +135,7 @@ def command(
     model_path = model or digits_model_path()
     content = read_file(model_path)
     config = _config(content, settings)
-    boards = [board] * emulate + ["posix"] * native
+    boards = [board_name] * emulate + ["posix"] * native
     places, test_set = _laboratory(content, boards, data, samples, alpha, config.seed)
     if test is not None:
         test_set = load_samples(test, content)
