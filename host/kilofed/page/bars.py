@@ -12,7 +12,7 @@ from kilofed.page.svg import CHAR, KINDS, box, drawing, label, legend, line, mar
 WIDTH = 560.0
 _NAME = 132.0  # for the names at the left
 _TOP, _BOTTOM = 28.0, 40.0
-_NAME_CHARS = 18
+_NAME_CHARS = 16
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from kilofed.page.svg import CHAR, KINDS, box, drawing, label, line
 
 MATRIX_UP_TO = 40  # classes; the cells of more would be too small to read
 _NUMBERS_UP_TO = 20  # classes whose cells have room for a count
-_LABEL_CHARS = 10
+_LABEL_CHARS = (10, 16, 24)  # the first of these lengths at which all labels differ is taken
 _OPERATOR_NAMES_UP_TO = 16
 _LEAST = 2.5  # height of a box, so that ten bytes are seen beside a thousand
 
@@ -20,7 +20,7 @@ def confusion_matrix(counts: tuple[tuple[int, ...], ...], labels: tuple[str, ...
     classes = len(counts)
     if classes > MATRIX_UP_TO:
         return None
-    names = [short(name, _LABEL_CHARS) for name in labels]
+    names = _short_names(labels)
     widest = CHAR * max(len(name) for name in names)
     cell = max(14.0, min(40.0, 430.0 / classes))
     left, top = widest + 40, 24 + (widest if widest > cell else 14) + 6
@@ -61,6 +61,15 @@ def confusion_matrix(counts: tuple[tuple[int, ...], ...], labels: tuple[str, ...
     right = sum(counts[i][i] for i in range(classes))
     said = f"Confusion matrix of {classes} classes: {right} of {total} right. A table of every class follows."
     return drawing(width, height, said, *drawn, least=round(min(width, 420)))
+
+
+def _short_names(labels: tuple[str, ...]) -> list[str]:
+    """Labels short enough for the edge of a matrix; their numbers where shortening makes some alike."""
+    for length in _LABEL_CHARS:
+        names = [short(name, length) for name in labels]
+        if len(set(names)) == len(set(labels)):
+            return names
+    return [str(i) for i in range(len(labels))]
 
 
 def memory_map(memory: MemoryFacts) -> Element:
