@@ -209,7 +209,14 @@ class Fleet:
     def seen(self, device_id: bytes, *, now: float | None = None) -> None:
         """Notes that a device opened a session."""
         when = time.time() if now is None else now
-        self._db.execute("UPDATE devices SET last_seen = ? WHERE id = ?", (when, device_id))
+        try:
+            self._db.execute("UPDATE devices SET last_seen = ? WHERE id = ?", (when, device_id))
+        except sqlite3.Error as error:
+            raise FleetError(
+                f"the register {self.path} cannot be written ({error})",
+                "make room on its disk, then start the same command again",
+                path=str(self.path),
+            ) from error
 
     def admit(self, hello: SaysHello) -> int:
         """The link's question about a hello: 0 to welcome the device, else the reason to refuse it."""

@@ -19,7 +19,9 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -211,7 +213,8 @@ class Run:
         if (record.kind is Kind.TRAIN) != (master is not None and model is not None):
             raise ValueError("a training round comes with master and model, a personal one without")
         if model is not None:
-            write_atomically(self.checkpoint_path(record.number), model)
+            with _translated(self.folder):
+                write_atomically(self.checkpoint_path(record.number), model)
         with self._transaction():
             if record.kind is Kind.PERSONAL:
                 for table in ("round_devices", "rounds"):
@@ -242,7 +245,8 @@ class Run:
                     (record.number, master),
                 )
         if model is not None:
-            write_atomically(self.model_path, model)
+            with _translated(self.folder):
+                write_atomically(self.model_path, model)
 
     # ---- devices, notes, figures -----------------------------------------------------------------
 
@@ -377,46 +381,54 @@ def create_run(folder: Path, *, config: RunConfig, model: bytes, model_hash: str
         ) from error
     lock = _take_lock(folder)
     try:
-        # A folder without run.sqlite may be what is left of an attempt that was killed at this very place.
-        leftovers = {LOCK, CHECKPOINTS, BASE, MODEL, *(f"{name}.new" for name in (BASE, MODEL, DATABASE))}
-        leftovers |= {f"{DATABASE}.new{suffix}" for suffix in ("-wal", "-shm", "-journal")}
-        strangers = sorted(p.name for p in folder.iterdir() if p.name not in leftovers)
-        if strangers or ((folder / CHECKPOINTS).is_dir() and any((folder / CHECKPOINTS).iterdir())):
-            raise RunFolderError(
-                f"{folder} is not empty ({', '.join(strangers[:1]) or CHECKPOINTS})",
-                "choose a new folder for the run",
-                path=str(folder),
-            )
-        for path in folder.glob(f"{DATABASE}.new*"):
-            path.unlink()
-        (folder / CHECKPOINTS).mkdir(exist_ok=True)
-        write_atomically(folder / BASE, model)
-        write_atomically(folder / MODEL, model)
-        # The database is made under another name: a folder with run.sqlite is a whole run, always.
-        draft = folder / (DATABASE + ".new")
-        connection = _connect(draft)
-        try:
-            identity = uuid.uuid4()
-            connection.executescript("BEGIN;" + _TABLES + "COMMIT;")
-            connection.executemany(
-                "INSERT INTO meta (key, value) VALUES (?, ?)",
-                [
-                    ("schema", str(SCHEMA)),
-                    ("run", identity.hex),
-                    ("tag", str(identity.int & 0xFFFF)),
-                    ("created", repr(time.time())),
-                    ("config", json.dumps(config.as_json())),
-                    ("model_hash", model_hash),
-                ],
-            )
-        finally:
-            connection.close()
-        draft.rename(folder / DATABASE)
-        _sync_folder(folder)
-        return Run(folder, _connect(folder / DATABASE), lock)
+        return _fill(folder, lock, config=config, model=model, model_hash=model_hash)
+    except (OSError, sqlite3.Error) as error:
+        os.close(lock)
+        raise _unwritable(folder, error) from error
     except BaseException:
         os.close(lock)
         raise
+
+
+def _fill(folder: Path, lock: int, *, config: RunConfig, model: bytes, model_hash: str) -> Run:
+    """Puts a new run into an empty folder whose lock is held."""
+    # A folder without run.sqlite may be what is left of an attempt that was killed at this very place.
+    leftovers = {LOCK, CHECKPOINTS, BASE, MODEL, *(f"{name}.new" for name in (BASE, MODEL, DATABASE))}
+    leftovers |= {f"{DATABASE}.new{suffix}" for suffix in ("-wal", "-shm", "-journal")}
+    strangers = sorted(p.name for p in folder.iterdir() if p.name not in leftovers)
+    if strangers or ((folder / CHECKPOINTS).is_dir() and any((folder / CHECKPOINTS).iterdir())):
+        raise RunFolderError(
+            f"{folder} is not empty ({', '.join(strangers[:1]) or CHECKPOINTS})",
+            "choose a new folder for the run",
+            path=str(folder),
+        )
+    for path in folder.glob(f"{DATABASE}.new*"):
+        path.unlink()
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    write_atomically(folder / BASE, model)
+    write_atomically(folder / MODEL, model)
+    # The database is made under another name: a folder with run.sqlite is a whole run, always.
+    draft = folder / (DATABASE + ".new")
+    connection = _connect(draft)
+    try:
+        identity = uuid.uuid4()
+        connection.executescript("BEGIN;" + _TABLES + "COMMIT;")
+        connection.executemany(
+            "INSERT INTO meta (key, value) VALUES (?, ?)",
+            [
+                ("schema", str(SCHEMA)),
+                ("run", identity.hex),
+                ("tag", str(identity.int & 0xFFFF)),
+                ("created", repr(time.time())),
+                ("config", json.dumps(config.as_json())),
+                ("model_hash", model_hash),
+            ],
+        )
+    finally:
+        connection.close()
+    draft.rename(folder / DATABASE)
+    _sync_folder(folder)
+    return Run(folder, _connect(folder / DATABASE), lock)
 
 
 def open_run(folder: Path, *, write: bool = False) -> Run:
@@ -446,7 +458,8 @@ def open_run(folder: Path, *, write: bool = False) -> Run:
                     path=str(folder),
                 )
             if write:
-                run._repair()
+                with _translated(folder):
+                    run._repair()
         except sqlite3.Error as error:
             connection.close()
             raise _damaged(folder, error) from error
@@ -501,7 +514,8 @@ def runner(folder: Path) -> int | None:
 def _take_lock(folder: Path) -> int:
     """The lock goes with the process, however it ends, so a stale one does not exist."""
     path = folder / LOCK
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with _translated(folder):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -515,8 +529,12 @@ def _take_lock(folder: Path) -> int:
             path=str(folder),
             pid=pid,
         ) from error
-    os.ftruncate(handle, 0)
-    os.write(handle, f"{os.getpid()}\n".encode())
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        os.close(handle)
+        raise _unwritable(folder, error) from error
     return handle
 
 
@@ -532,8 +550,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _connect_reading(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write. In a folder that cannot be written to, a database in WAL mode opens
-    only as one that nobody changes; nobody can, there."""
+    """A connection that cannot write. In a folder that cannot be written to SQLite cannot make the file in
+    which it finds its way in the log of a run that was killed: there, both are read into memory."""
     address = f"{path.resolve().as_uri()}?mode=ro"
     try:
         connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=5.0)
@@ -542,11 +560,46 @@ def _connect_reading(path: Path) -> sqlite3.Connection:
             return connection
         except sqlite3.OperationalError:
             connection.close()
-            if os.access(path.parent, os.W_OK):
+            if os.access(path.parent, os.W_OK, effective_ids=True):
                 raise
-        return sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
+        return _copy(path)
     except sqlite3.Error as error:
         raise _damaged(path.parent, error) from error
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be read ({error.strerror})", "ask its owner for the right to", path=str(path)
+        ) from error
+
+
+def _copy(path: Path) -> sqlite3.Connection:
+    """A database and its log as they are now, in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in ("", "-wal"):
+            source = path.with_name(path.name + suffix)
+            if source.is_file():
+                shutil.copyfile(source, Path(folder) / source.name)
+        memory = sqlite3.connect(":memory:", isolation_level=None)
+        with contextlib.closing(sqlite3.connect(Path(folder) / path.name)) as copy:
+            copy.backup(memory)
+        return memory
+
+
+@contextlib.contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    """A file that cannot be written is a RunFolderError."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError | sqlite3.Error) -> RunFolderError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return RunFolderError(
+        f"{folder} cannot be written ({why})",
+        "make room or get the right to write there, then start the same command again: no round is lost",
+        path=str(folder),
+    )
 
 
 def _damaged(folder: Path, error: sqlite3.Error) -> RunFolderError:
