@@ -166,6 +166,16 @@ def test_the_guides_have_command_lines_and_the_list_of_exceptions_is_used() -> N
     assert not any(line.text.startswith("kilofed ") for line in exceptions)
 
 
+def test_reasons_that_the_guide_explains_are_given_by_the_program() -> None:
+    guide = (ROOT / "host" / "GUIDE.md").read_text(encoding="utf-8")
+    table = guide.partition("| it says |")[2].partition("\n\n")[0]
+    reasons = re.findall(r'"([^"]+)"', table)
+    assert len(reasons) >= 6
+    folders = (ROOT / "host" / "kilofed", ROOT / "tools" / "kilofed_tools")
+    source = "".join(p.read_text(encoding="utf-8") for folder in folders for p in folder.rglob("*.py"))
+    assert [reason for reason in reasons if reason not in source] == []
+
+
 # ---- command lines that are parsed ---------------------------------------------------------------
 
 
