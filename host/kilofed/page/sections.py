@@ -247,8 +247,8 @@ def devices(facts: Facts) -> Element:
             _samples(facts, known),
             "Samples a device holds, those it keeps for measuring included; each part is a class."
             if known
-            else "Samples a device says it holds: those it trains on, and, paler, those it keeps for measuring."
-            " Of which class they are is known to the device alone.",
+            else "Samples a device says it holds: those it trains on, and, paler, those it keeps for"
+            " measuring. Of which class they are is known to the device alone.",
             _classes_table(facts) if known else None,
         ),
         figure(
