@@ -12,12 +12,12 @@ import struct
 import zlib
 
 import numpy as np
+from tests.fuzz.models import check_error
 
 from kilofed.boards import samples, settings
 from kilofed_tools import heads, metadata
 from kilofed_tools.errors import KilofedError
 from kilofed_tools.updates import DELTA_B_MAX, DELTA_W_MAX, decode_update
-from tests.fuzz.models import check_error
 
 KEEP_SUM = 0x80
 WEIGHTS_MOST = 1 << 16

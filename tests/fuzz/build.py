@@ -95,7 +95,9 @@ def build(target: str, *, replay: bool = False) -> Path:
 
 def main() -> None:
     """Builds the targets named and prints their paths."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="+", choices=TARGETS)
     parser.add_argument("--replay", action="store_true")
     arguments = parser.parse_args()

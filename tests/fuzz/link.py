@@ -1,6 +1,6 @@
 """Fuzz target: the Python link: messages, frames, and both endpoints against whoever speaks to them.
 
-    u8 what & 3: 0 one message | 1 bytes of a line | 2 a host endpoint and steps | 3 a device endpoint and steps
+    u8 what & 3: 0 one message | 1 bytes of a line | 2 a host endpoint | 3 a device endpoint, and steps
 
 A step is u8 step and what it takes (see `Scene.step`); frames are sealed here with the session's real id and
 numbers. Promised, and checked: decode() raises MessageError only; what decodes encodes to what decodes the
@@ -108,8 +108,7 @@ class Scene:
         self.end()
 
     def step(self, what: int) -> None:
-        """0 bytes | 1 session frame | 2 time | 3 clear frame | 4 sound opening | 5.. the owner's calls; & 8 varies
-        it."""
+        """0 bytes | 1 session frame | 2 time | 3 clear frame | 4 sound opening | 5.. the owner's calls."""
         kind = what & 7
         if kind == 0:
             self.receive(self.take(self.number()))
@@ -179,7 +178,9 @@ class Scene:
     def order(self) -> Train:
         """A training order of the program's."""
         rate = Multiplier(0x4000 | self.number(), 18)
-        return Train(self.number() % 4, self.random.randbytes(8), 1, self.number() % 3, 3, rate, rate, Multiplier())
+        return Train(
+            self.number() % 4, self.random.randbytes(8), 1, self.number() % 3, 3, rate, rate, Multiplier()
+        )
 
 
 class HostScene(Scene):
@@ -265,7 +266,7 @@ class DeviceScene(Scene):
             lambda: self.endpoint.fail(order, 2, number),
             lambda: self.endpoint.busy(number),
             lambda: self.endpoint.disconnected(),
-            lambda: self.endpoint.update(Holding(b"m" * 8, C, F, 20, number % 17, 4, collecting=number > 200)),
+            lambda: self.endpoint.update(Holding(b"m" * 8, C, F, 20, number % 17, 4, collecting=number > 99)),
         )  # fmt: skip
         calls[what % len(calls)]()
 

@@ -2,9 +2,9 @@
 
     python -m tests.fuzz.merge [TARGET...]
 
-libFuzzer's -merge=1 keeps the smallest set of inputs that covers the same. Of that set the corpus takes, small
-files first, what fits 95 kB a target, with no file above 20 kB; files named `found-...` are findings that were
-mended, and stay.
+libFuzzer's -merge=1 keeps the smallest set of inputs that covers the same. Of that set the corpus takes,
+small files first, what fits 95 kB a target, with no file above 20 kB; files named `found-...` are findings
+that were mended, and stay.
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ def merge(target: str) -> tuple[int, int]:
     sources = [p for p in (folder, OUT / "work" / target, OUT / "seeds" / target) if p.is_dir()]
     with tempfile.TemporaryDirectory(dir=OUT) as temporary:
         subprocess.run(
-            [*program(target), "-merge=1", f"-max_len={SIZE_MOST}", "-timeout=20", temporary, *map(str, sources)],
+            [
+                *program(target),
+                "-merge=1",
+                f"-max_len={SIZE_MOST}",
+                "-timeout=20",
+                temporary,
+                *map(str, sources),
+            ],
             check=True,
             cwd=ROOT,
             capture_output=True,

@@ -1,7 +1,7 @@
 """Runs a Python fuzz target: under atheris, or on files without it.
 
-    python -m tests.fuzz.python models -max_total_time=60 CORPUS SEEDS     fuzz; the options are libFuzzer's
-    python -m tests.fuzz.python --replay models FILE|FOLDER...             as a test, or under a debugger
+python -m tests.fuzz.python models -max_total_time=60 CORPUS SEEDS     fuzz; the options are libFuzzer's
+python -m tests.fuzz.python --replay models FILE|FOLDER...             as a test, or under a debugger
 """
 
 from __future__ import annotations

@@ -175,8 +175,29 @@ def c_device() -> Iterator[bytes]:
             yield head + ready + _order(1, codec=codec) + POLL * 8 + accept + go_on + whole + commit + POLL
         yield head + ready + _order(1) + POLL + bytes((12, 3)) + POLL + _order(2, flags=1) + POLL * 8
         yield head + ready + _order(1, epochs=0) + POLL * 4 + commit + bytes((10, 0, 11)) + bytes(11) + WAIT
-        yield head + ready + _order(1) + WAIT + OFFER[:2] + OFFER[3:] + CHUNKS + POLL * 6 + accept + go_on + commit
-        yield head + opened + bytes((13, 0, 1, 0, 0)) + POLL + bytes((30, 1)) + POLL + bytes((14, 0, 0, 1, 0)) + WAIT
+        yield (
+            head
+            + ready
+            + _order(1)
+            + WAIT
+            + OFFER[:2]
+            + OFFER[3:]
+            + CHUNKS
+            + POLL * 6
+            + accept
+            + go_on
+            + commit
+        )
+        yield (
+            head
+            + opened
+            + bytes((13, 0, 1, 0, 0))
+            + POLL
+            + bytes((30, 1))
+            + POLL
+            + bytes((14, 0, 0, 1, 0))
+            + WAIT
+        )
     for message in messages():
         if message:
             part = bytes((len(message) % 256,)) + message[:255]

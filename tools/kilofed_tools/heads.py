@@ -44,6 +44,14 @@ MAX_CLASSES = 1024
 MAX_FEATURES = 2048
 WEIGHT_MAX = (1 << 23) - 129  # of |W|: the dot product takes W rounded by 8 bits as an int16
 BIAS_MAX = 1 << 30  # of |b|
+#: What the device core computes (firmware/src/nn/op.c); a Pi's runtime knows more, but a run has one model.
+DEVICE_OPERATORS = frozenset(
+    (
+        Op.ADD, Op.AVERAGE_POOL_2D, Op.CONV_2D, Op.DEPTHWISE_CONV_2D, Op.DEQUANTIZE, Op.EXPAND_DIMS,
+        Op.FULLY_CONNECTED, Op.LOGISTIC, Op.MAX_POOL_2D, Op.MEAN, Op.PAD, Op.PADV2, Op.QUANTIZE, Op.RESHAPE,
+        Op.SOFTMAX, Op.SQUEEZE,
+    )
+)  # fmt: skip
 STEP_MAX = -(-WEIGHT_MAX // 7)  # of an int4 head whose largest weight is WEIGHT_MAX
 UNIT_BITS = 20  # trainer's units are 2^-20 (/ s_x for weights)
 # The finest output scale: about the trainer's own logits of 2^-12, below which nothing shows. Not a power of
@@ -395,6 +403,13 @@ def find_head(model: TFLiteModel | bytes) -> HeadSpec:
     check_operators(model)
     check_int8(model)
     op, softmax = head_operators(model)
+    for other in model.operators:
+        if other.code not in DEVICE_OPERATORS:
+            _outside(
+                f"no device computes operator {other.index} ({other.name})",
+                "build the model from other layers: convolutions, dense layers, pooling, additions",
+                operator=other.index,
+            )
     if (softmax or op).outputs != model.outputs:
         _outside("the model's output is not that of its head", operator=op.index)
     if softmax is not None and (softmax.options is None or softmax.options.real("beta") != 1.0):

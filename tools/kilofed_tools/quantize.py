@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from kilofed_tools import convert
 from kilofed_tools.adapt import adapt
-from kilofed_tools.errors import ConvertError, DataError, ModelError
+from kilofed_tools.errors import ConvertError, DataError
 from kilofed_tools.evaluate import Runner
-from kilofed_tools.tflite import Op, TensorType, read_model, type_name
+from kilofed_tools.tflite import Op, TensorType, read_file, read_model, type_name
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,7 @@ def _kind(source: Path) -> str:
     """What the converter's process calls the source; a .tflite that is no float model is refused."""
     if source.suffix != ".tflite":
         return convert.source_kind(source)
-    try:
-        model = read_model(source.read_bytes())
-    except OSError as error:
-        raise ModelError(f"{source} cannot be read ({error})", "give a file that can be") from error
+    model = read_model(read_file(source))
     kinds = [
         {model.tensors[i].type for i in (*op.inputs, *op.outputs) if i >= 0}
         for op in model.operators

@@ -15,15 +15,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kilofed_tools import flat
-from kilofed_tools.errors import ModelContractError, ModelFormatError
+from kilofed_tools.errors import ModelContractError, ModelError, ModelFormatError
 from kilofed_tools.flat import Table
 
+FILE_MOST = 256 << 20  # bytes of a file that is read at all: what is larger was named by mistake
 MAX_RANK = 8  # of a tensor: what TFLite's own kernels take at most
 MAX_ELEMENTS = 1 << 28  # of one tensor: far above any device, far below an overflow
 
@@ -296,6 +298,20 @@ def _operator(index: int, table: Table, codes: Sequence[Table], tensors: int) ->
     if any(not -1 <= i < tensors for i in inputs) or any(not 0 <= i < tensors for i in outputs):
         _refuse(f"operator {index} ({op_name(number)}) names a tensor that does not exist")
     return Operator(index, number, code.text("custom_code"), code.number("version"), inputs, outputs, table)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a model's file. ModelError when it cannot be read, or is too large to be one."""
+    try:
+        size = path.stat().st_size
+        if size > FILE_MOST:
+            raise ModelError(
+                f"{path} has {size / 1e6:.0f} MB, and no device model is larger than {FILE_MOST >> 20}",
+                "name the .tflite",
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "name a file that can be") from error
 
 
 def read_model(data: bytes) -> TFLiteModel:

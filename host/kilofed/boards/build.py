@@ -25,6 +25,7 @@ from kilofed.boards.catalogue import Board
 from kilofed.boards.image import Image
 from kilofed.boards.stack import Stack
 from kilofed.errors import BuildError, ToolMissingError
+from kilofed_tools.tflite import read_file
 
 Progress = Callable[[str], None]
 """Told in a few words what is being done now."""
@@ -53,18 +54,15 @@ def build(
     out_dir: where to build; by default `build/firmware/<board>` of the checkout. The image's ELF file and
     its linker map (`.elf.map`) stay in its `images/`, under a name made of the model's hash.
 
-    Raises FitError before anything is linked when the model does not fit; ToolMissingError; BuildError; for
-    bytes that are no device model ModelError.
+    Raises FitError before anything is linked when the model does not fit; ToolMissingError; BuildError;
+    ModelError for a file that is no device model or cannot be read.
     """
     if isinstance(board, str):
         board = catalogue.load(board)
     bare = link(board, None, out_dir=out_dir, progress=progress)
     if model is None:
         return bare
-    try:
-        data = model.read_bytes()
-    except OSError as error:
-        raise BuildError(f"cannot read {model}: {error.strerror}", "name an existing .tflite file") from error
+    data = read_file(model)
     fitting = fit.from_bare(board, bare, data)
     fitting.check()
     return link(board, data, pool_bytes=fitting.pool_bytes, out_dir=out_dir, progress=progress)
