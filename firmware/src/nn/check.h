@@ -22,11 +22,6 @@ kf_requant_t kf_channel_requant(const kf_node_t *node, int32_t channel);
 /* Bias of output channel `channel`, 0 without a bias. */
 int32_t kf_channel_bias(const kf_node_t *node, const kf_io_t *io, int32_t channel);
 
-/* Sum and bias wrap like the reference's, and never overflow as signed numbers. */
-static inline int32_t kf_add_wrapping(int32_t a, int32_t b) {
-    return (int32_t)((uint32_t)a + (uint32_t)b);
-}
-
 /* The multipliers of a convolution's channels: in scratch when each has its own (made with slice 0), else one for all. */
 typedef struct kf_channels {
     const kf_requant_t *by;

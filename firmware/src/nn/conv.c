@@ -18,82 +18,74 @@ static kf_model_fault_t check(kf_node_t *node) {
     return kf_check_weights(node, g.out_c, 0);
 }
 
-/* A patch as runs of values that are contiguous in the image and in a filter. */
-typedef struct runs {
-    int32_t rows, x_row, w_row; /* rows, and the way from one to the next */
-    int32_t runs, x_run, w_run; /* runs in a row */
-    int32_t values;             /* in a run */
-} runs_t;
+/* Filters up to this size see a copy of their patch: one run of values, instead of several short ones that may be cut off. */
+enum { GATHER_BYTES = 64 };
 
-typedef struct pair {
-    int32_t a, b;
-} pair_t;
-
-/* Add `values` products of each of two filters with the same image values, which halves the loads of the image. The
- * pointers are to the ends. Kept out of line: a loop of its own has the registers for itself. */
-static KF_NOINLINE void run_pair(const int8_t *x, const int8_t *a, const int8_t *b, int32_t values, int32_t x_offset,
-                                 pair_t *sum) {
-    int32_t sum_a = sum->a;
-    int32_t sum_b = sum->b;
-    int32_t i = -values;
-    do {
-        int32_t value = x[i] + x_offset;
-        sum_a += a[i] * value;
-        sum_b += b[i] * value;
-    } while (++i != 0);
-    sum->a = sum_a;
-    sum->b = sum_b;
-}
-
-/* Sums of two filters over a patch. */
-static pair_t dot(const runs_t *r, const int8_t *x, const int8_t *a, const int8_t *b, int32_t x_offset) {
-    pair_t sum = {0, 0};
-    x += r->values;
-    a += r->values;
-    b += r->values;
-    for (int32_t row = r->rows; row > 0; row--) {
-        const int8_t *x_end = x;
-        int32_t w_at = 0;
-        for (int32_t run = r->runs; run > 0; run--) {
-            run_pair(x_end, a + w_at, b + w_at, r->values, x_offset, &sum);
-            x_end += r->x_run;
-            w_at += r->w_run;
+/* The whole window of the first group, [k_h][k_w][in_c], as the filter lies; the zero point where the image ends. */
+static void gather(const kf_conv_t *c, const kf_patch_t *p, int8_t *to) {
+    const kf_window_t *g = &c->g;
+    const int8_t *x = p->x;
+    int32_t row_values = g->k_w * g->in_c;
+    int32_t values = p->columns * g->in_c;
+    if (p->rows < g->k_h || p->columns < g->k_w) {
+        for (int32_t i = 0; i < g->k_h * row_values; i++) {
+            to[i] = (int8_t)-c->x_offset;
         }
-        x += r->x_row;
-        a += r->w_row;
-        b += r->w_row;
+        to += p->position * g->in_c;
     }
-    return sum;
+    for (int32_t row = p->rows; row > 0; row--) {
+        for (int32_t i = 0; i < values; i++) {
+            to[i] = x[i];
+        }
+        to += row_values;
+        x += g->dilation_h * g->in_w * g->in_c;
+    }
 }
 
+/* Filters are taken by four. What is contiguous of a patch is one row of a span; where that is no more than one position
+ * (dilation, groups), a span is a column of the window. */
 static void pixel(const kf_conv_t *c, const kf_patch_t *p, int8_t *out) {
     const kf_window_t *g = &c->g;
+    int8_t gathered[GATHER_BYTES];
     int32_t depth = c->node->in[1].dims[3];
     int32_t filter = g->k_h * g->k_w * depth;
-    runs_t r = {p->rows, g->dilation_h * g->in_w * g->in_c, g->k_w * depth, p->columns, g->dilation_w * g->in_c, depth, depth};
-    if (g->dilation_w == 1 && depth == g->in_c) {
-        r.values = p->columns * depth;
-        r.runs = 1; /* of one value at least: only a dilated window can miss the image */
-    }
+    kf_span_t s = {p->rows, g->dilation_h * g->in_w * g->in_c, g->k_w * depth, depth, filter, c->x_offset};
+    int32_t spans = p->columns;
     const int8_t *x = p->x;
     const int8_t *w = (const int8_t *)c->io->in[1] + p->position * depth;
+    if (p->rows == 0) {
+        spans = 0; /* a dilated window can miss the image */
+    } else if (g->dilation_w == 1 && depth == g->in_c) {
+        s.values = p->columns * depth;
+        spans = 1;
+        if (filter <= GATHER_BYTES && g->k_h > 1) {
+            gather(c, p, gathered);
+            x = gathered;
+            w = (const int8_t *)c->io->in[1];
+            s.rows = 1;
+            s.values = filter;
+        }
+    }
     int32_t per_group = g->out_c / (g->in_c / depth);
     int32_t end = per_group;
-    for (int32_t channel = 0; channel < g->out_c;) {
-        int two = channel + 1 < end;
-        pair_t sum = dot(&r, x, w, two ? w + filter : w, -c->x_zp);
-        out[channel] = kf_conv_finish(c, channel, sum.a);
-        if (two) {
-            out[channel + 1] = kf_conv_finish(c, channel + 1, sum.b);
-            channel++;
-            w += filter;
-        }
-        channel++;
-        w += filter;
+    for (int32_t channel = 0, count; channel < g->out_c; channel += count) {
         if (channel == end) {
             end += per_group;
             x += depth;
         }
+        count = channel + 4 <= end ? 4 : 1;
+        int32_t sum[4];
+        kf_conv_begin(c, channel, sum, count);
+        for (int32_t span = 0; span < spans; span++) {
+            const int8_t *x_span = x + span * g->dilation_w * g->in_c;
+            if (count == 4) {
+                kf_dot4(&s, x_span, w + span * depth, sum);
+            } else {
+                kf_dot1(&s, x_span, w + span * depth, sum);
+            }
+        }
+        kf_finish(&c->finish, channel, sum, count, out + channel);
+        w += count * filter;
     }
 }
 

@@ -1,5 +1,7 @@
 #include "convolve.h"
 
+#include <stddef.h>
+
 kf_model_fault_t kf_conv_geometry(const kf_node_t *node, const kf_conv_fields_t *fields, kf_window_t *g) {
     kf_fb_t fb = kf_model_reader(node->model);
     if (node->inputs < 2 || node->in[1].rank != 4) {
@@ -19,10 +21,11 @@ void kf_conv_work(const kf_node_t *node, kf_work_t *work) {
     work->scratch_bytes = kf_channels_bytes(node);
 }
 
-int8_t kf_conv_finish(const kf_conv_t *c, int32_t channel, int32_t sum) {
-    sum = kf_add_wrapping(sum, kf_channel_bias(c->node, c->io, channel));
-    sum = kf_requant(sum, c->channels.by[channel * c->channels.step]) + c->node->out.zp;
-    return (int8_t)kf_clamp(sum, c->g.range.low, c->g.range.high);
+void kf_conv_begin(const kf_conv_t *c, int32_t channel, int32_t *sum, int32_t count) {
+    const uint8_t *bias = c->io->in[2];
+    for (int32_t k = 0; k < count; k++) {
+        sum[k] = bias == NULL ? 0 : kf_le32(bias + 4 * (channel + k));
+    }
 }
 
 static void row(const kf_conv_t *c, kf_row_t at, kf_conv_pixel_t pixel, int8_t *out) {
@@ -52,8 +55,13 @@ void kf_conv_run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint3
     }
     c.node = node;
     c.io = io;
-    c.channels = kf_channels_ready(node, io, first, &one);
-    c.x_zp = node->in[0].zp;
+    kf_channels_t channels = kf_channels_ready(node, io, first, &one);
+    c.finish.by = channels.by;
+    c.finish.step = channels.step;
+    c.finish.out_zp = node->out.zp;
+    c.finish.low = c.g.range.low;
+    c.finish.high = c.g.range.high;
+    c.x_offset = -node->in[0].zp;
     for (uint32_t slice = first; slice < first + count; slice++) {
         row(&c, kf_window_row(&c.g, slice), pixel, (int8_t *)io->out + (int32_t)slice * c.g.out_w * c.g.out_c);
     }

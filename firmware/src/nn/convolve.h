@@ -2,6 +2,7 @@
 #ifndef KF_NN_CONVOLVE_H
 #define KF_NN_CONVOLVE_H
 
+#include "kernels.h"
 #include "window.h"
 
 /* Field numbers of an operator's options; the filter is input 1 with [..][k_h][k_w][..]. */
@@ -13,8 +14,8 @@ typedef struct kf_conv_fields {
 typedef struct kf_conv {
     const kf_node_t *node;
     const kf_io_t *io;
-    kf_channels_t channels;
-    int32_t x_zp;
+    kf_finish_t finish;
+    int32_t x_offset; /* -x_zp */
     kf_window_t g;
 } kf_conv_t;
 
@@ -37,7 +38,7 @@ void kf_conv_work(const kf_node_t *node, kf_work_t *work);
 void kf_conv_run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count, const kf_conv_fields_t *fields,
                  kf_conv_pixel_t pixel);
 
-/* The output value of a channel from its sum of products. */
-int8_t kf_conv_finish(const kf_conv_t *c, int32_t channel, int32_t sum);
+/* sum[k] = the bias of channel + k, for `count` channels: what the kernels add to. */
+void kf_conv_begin(const kf_conv_t *c, int32_t channel, int32_t *sum, int32_t count);
 
 #endif

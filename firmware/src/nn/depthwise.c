@@ -20,43 +20,30 @@ static kf_model_fault_t check(kf_node_t *node) {
     return kf_check_weights(node, g.out_c, 3);
 }
 
-/* From one window position to the next, in the image and in the filter. */
-typedef struct steps {
-    int32_t x_column, w_column, x_row, w_row;
-} steps_t;
-
-/* Sum of one filter over a patch. Out of line: a loop of its own has the registers for itself. */
-static KF_NOINLINE int32_t dot(const int8_t *x, const int8_t *w, int32_t x_offset, const steps_t *s, const kf_patch_t *p) {
-    int32_t sum = 0;
-    int32_t x_column = s->x_column;
-    int32_t w_column = s->w_column;
-    for (int32_t row = p->rows; row > 0; row--) {
-        for (int32_t column = p->columns; column > 0; column--) {
-            sum += *w * (*x + x_offset);
-            x += x_column;
-            w += w_column;
-        }
-        x += s->x_row;
-        w += s->w_row;
-    }
-    return sum;
-}
-
+/* Channels with a filter each are taken by four. */
 static void pixel(const kf_conv_t *c, const kf_patch_t *p, int8_t *out) {
     const kf_window_t *g = &c->g;
-    steps_t s;
-    s.x_column = g->dilation_w * g->in_c;
-    s.w_column = g->out_c;
-    s.x_row = g->dilation_h * g->in_w * g->in_c - p->columns * s.x_column; /* from behind a row to the next one */
+    kf_places_t s = {p->rows, p->columns, g->dilation_w * g->in_c, g->out_c, 0, 0, c->x_offset};
+    s.x_row = g->dilation_h * g->in_w * g->in_c - p->columns * s.x_column;
     s.w_row = (g->k_w - p->columns) * s.w_column;
+    int inside = p->rows > 0 && p->columns > 0; /* a dilated window can miss the image */
     int32_t multiplier = g->out_c / g->in_c;
     const int8_t *x = p->x;
     const int8_t *w = (const int8_t *)c->io->in[1] + p->position * g->out_c;
-    for (int32_t channel = 0, copy = 0; channel < g->out_c; channel++) {
-        out[channel] = kf_conv_finish(c, channel, dot(x, w + channel, -c->x_zp, &s, p));
-        if (++copy == multiplier) {
+    for (int32_t channel = 0, copy = 0, count; channel < g->out_c; channel += count) {
+        count = multiplier == 1 && channel + 4 <= g->out_c ? 4 : 1;
+        int32_t sum[4];
+        kf_conv_begin(c, channel, sum, count);
+        if (inside && count == 4) {
+            kf_depthwise4(&s, x, w + channel, sum);
+        } else if (inside) {
+            kf_depthwise1(&s, x, w + channel, sum);
+        }
+        kf_finish(&c->finish, channel, sum, count, out + channel);
+        copy += count;
+        if (copy >= multiplier) {
             copy = 0;
-            x++;
+            x += count;
         }
     }
 }

@@ -1,5 +1,6 @@
 /* FULLY_CONNECTED, int8. Input [B][F] (of any rank), weights [C][F], bias [C], output [B][C]. A slice is one output value. */
 #include "check.h"
+#include "kernels.h"
 
 static kf_model_fault_t check(kf_node_t *node) {
     kf_fb_t fb = kf_model_reader(node->model);
@@ -25,14 +26,6 @@ static void work(const kf_node_t *node, kf_work_t *work) {
     work->macs = (uint32_t)node->in[1].dims[1];
 }
 
-static int32_t dot(const int8_t *x, const int8_t *w, int32_t features, int32_t x_zp) {
-    int32_t sum = 0;
-    for (int32_t i = 0; i < features; i++) {
-        sum += w[i] * (x[i] - x_zp);
-    }
-    return sum;
-}
-
 static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count) {
     kf_range_t range;
     if (kf_read_range(node, KF_FC_ACTIVATION, &range) != KF_FAULT_NONE) {
@@ -40,23 +33,34 @@ static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32
     }
     int32_t classes = node->in[1].dims[0];
     int32_t features = node->in[1].dims[1];
-    int per_channel = node->in[1].scales > 1;
-    int32_t batch = (int32_t)(first / (uint32_t)classes);
     int32_t c = (int32_t)(first % (uint32_t)classes);
-    const int8_t *x = (const int8_t *)io->in[0] + batch * features;
-    const int8_t *w = (const int8_t *)io->in[1] + c * features;
+    const int8_t *x = (const int8_t *)io->in[0] + (int32_t)(first / (uint32_t)classes) * features;
     int8_t *out = (int8_t *)io->out + first;
-    kf_requant_t by = kf_channel_requant(node, c);
-    for (uint32_t i = 0; i < count; i++) {
-        if (per_channel) {
-            by = kf_channel_requant(node, c);
+    int8_t *end = out + count;
+    kf_span_t s = {1, 0, 0, features, features, -node->in[0].zp};
+    kf_requant_t by[4];
+    kf_finish_t finish = {by, node->in[1].scales > 1, node->out.zp, range.low, range.high};
+    by[0] = kf_channel_requant(node, 0);
+    while (out != end) {
+        int32_t some = end - out >= 4 && c + 4 <= classes ? 4 : 1;
+        int32_t sum[4];
+        for (int32_t k = 0; k < some; k++) {
+            sum[k] = kf_channel_bias(node, io, c + k);
+            if (finish.step != 0) {
+                by[k] = kf_channel_requant(node, c + k);
+            }
         }
-        int32_t sum = kf_add_wrapping(dot(x, w, features, node->in[0].zp), kf_channel_bias(node, io, c));
-        out[i] = (int8_t)kf_clamp(kf_requant(sum, by) + node->out.zp, range.low, range.high);
-        w += features;
-        if (++c == classes) {
+        const int8_t *w = (const int8_t *)io->in[1] + c * features;
+        if (some == 4) {
+            kf_dot4(&s, x, w, sum);
+        } else {
+            kf_dot1(&s, x, w, sum);
+        }
+        kf_finish(&finish, 0, sum, some, out);
+        out += some;
+        c += some;
+        if (c == classes) {
             c = 0;
-            w = (const int8_t *)io->in[1];
             x += features;
         }
     }

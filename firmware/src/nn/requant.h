@@ -44,12 +44,17 @@ static inline int32_t kf_round_shift(int32_t x, int32_t places) {
     return (x >> places) + (rest > half ? 1 : 0);
 }
 
-/* x * multiplier, rounded twice as the reference does. A left shift that leaves int32 wraps, as it does there. */
+/* x * multiplier, rounded twice as the reference does. A left shift that leaves int32 wraps, as it does there.
+ *
+ * The right shift is kf_round_shift() in four instructions, for n = -shift in [1, 31] and |x| < 2^31 - 1, which a product with
+ * mult < 2^31 keeps: floor((y + 2^(n-1)) / 2^n) = floor((floor(y / 2^(n-1)) + 1) / 2), where y = x - (x < 0) turns ties that
+ * go up into ties away from zero. */
 static inline int32_t kf_requant(int32_t x, kf_requant_t by) {
-    if (by.shift > 0) {
+    if (by.shift >= 0) {
         return kf_mul_high((int32_t)((uint32_t)x << by.shift), by.mult);
     }
-    return kf_round_shift(kf_mul_high(x, by.mult), -by.shift);
+    x = kf_mul_high(x, by.mult);
+    return (((x + (x >> 31)) >> (-1 - by.shift)) + 1) >> 1;
 }
 
 static inline int32_t kf_clamp(int32_t x, int32_t low, int32_t high) {
