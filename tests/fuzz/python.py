@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.fuzz.build import OUT, ROOT
+
 TARGETS = ("models", "link", "blobs")
 #: What is measured and steered by: our decoders, not numpy or click.
 INSTRUMENTED = ["kilofed_tools", "kilofed.link", "kilofed.boards.samples", "kilofed.boards.settings"]
@@ -37,6 +39,15 @@ def replay(name: str, paths: Iterable[Path]) -> int:
     return count
 
 
+def _starter(name: str) -> Path:
+    """A program that starts a target: what libFuzzer takes for argv[0], and starts anew when it merges."""
+    path = OUT / "start" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m tests.fuzz.python {name} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
 def fuzz(name: str, options: list[str]) -> None:
     """Does not return: libFuzzer ends the process."""
     import atheris
@@ -44,7 +55,7 @@ def fuzz(name: str, options: list[str]) -> None:
     # What is imported inside is rewritten to count its branches; the rest is loaded before, as it is.
     with atheris.instrument_imports(include=INSTRUMENTED):
         run = target(name)
-    atheris.Setup([name, *options], run)
+    atheris.Setup([str(_starter(name)), *options], run)
     atheris.Fuzz()
 
 

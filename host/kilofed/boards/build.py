@@ -59,10 +59,10 @@ def build(
     """
     if isinstance(board, str):
         board = catalogue.load(board)
+    data = None if model is None else read_file(model)
     bare = link(board, None, out_dir=out_dir, progress=progress)
-    if model is None:
+    if data is None:
         return bare
-    data = read_file(model)
     fitting = fit.from_bare(board, bare, data)
     fitting.check()
     return link(board, data, pool_bytes=fitting.pool_bytes, out_dir=out_dir, progress=progress)

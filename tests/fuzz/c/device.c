@@ -236,14 +236,16 @@ static void observe(kf_scene_t *s, kf_input_t *in, int features) {
     size_t size;
     uint8_t *bytes = take_block(in, take_number(in, 1) % INPUT_MOST, &size);
     uint16_t answer = 0;
+    kf_status_t status;
     if (features == 2) {
-        (void)kf_classify(s->device, (const int8_t *)bytes, size, &answer);
-        PROMISE(answer <= label || answer < s->device->model.head.classes);
+        status = kf_classify(s->device, (const int8_t *)bytes, size, &answer);
+        PROMISE(status != KF_OK || answer < s->device->model.head.classes);
     } else if (features) {
-        (void)kf_observe_features(s->device, (const int8_t *)bytes, size, label);
+        status = kf_observe_features(s->device, (const int8_t *)bytes, size, label);
     } else {
-        (void)kf_observe(s->device, (const int8_t *)bytes, size, label);
+        status = kf_observe(s->device, (const int8_t *)bytes, size, label);
     }
+    PROMISE(status == KF_OK || status == KF_ERR_SHAPE || status == KF_ERR_ARG || status == KF_ERR_BUSY);
     free(bytes);
 }
 
