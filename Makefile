@@ -8,6 +8,8 @@
 PYTHON := build/venv/bin/python
 KILOFED := build/venv/bin/kilofed
 JOBS ?= 2
+# Of `make soak`.
+MINUTES ?= 30
 
 .PHONY: help demo test check unit size bench soak fuzz coverage setup setup-test clean
 
@@ -45,7 +47,7 @@ bench: setup-test
 	@$(PYTHON) -m tests.bench
 
 soak: setup-test
-	@$(PYTHON) -m pytest -q tests/soak
+	@$(PYTHON) -m tests.soak --minutes $(MINUTES)
 
 fuzz:
 	@tests/fuzz/run.sh

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -100,12 +101,16 @@ class Native(Victim):
         page.write_bytes(settings.encode(self.identity))
         data.write_bytes(placed.encode(self.samples.inputs, self.samples.labels))
         command = [
-            str(native_program()), "--connect", f"127.0.0.1:{self.proxy.port}",
+            *self.program(), "--connect", f"127.0.0.1:{self.proxy.port}",
             "--model", str(digits_model_path()), "--settings", str(page), "--samples", str(data),
             *self._options,
         ]  # fmt: skip
         self._process = Process(command, log=self.folder / "log")
         self._process.start()
+
+    def program(self) -> list[str]:
+        """What is run."""
+        return [str(native_program())]
 
     def kill(self) -> None:
         if self._process is not None:
@@ -113,6 +118,13 @@ class Native(Victim):
 
     def close(self) -> None:
         self.kill()
+
+
+class Linux(Native):
+    """kilofed-pi."""
+
+    def program(self) -> list[str]:
+        return [sys.executable, "-m", "kilofed_pi"]
 
 
 class Emulated(Victim):

@@ -14,7 +14,7 @@ class Replay:
     """Goes through the rounds of a run; may be called again while the run goes on."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self.run = run
         self.model = GlobalModel(run.model_of(0))
         self.done = 0
 
@@ -33,7 +33,7 @@ class Replay:
             update = decode_update(part.update, self.model.classes, self.model.features, part.name)
             average.add(update, part.samples)
         self.model.apply(average)
-        assert self.model.export() == self._run.model_of(number), f"the model after round {number} is another"
+        assert self.model.export() == self.run.model_of(number), f"the model after round {number} is another"
         self.done = number
 
 

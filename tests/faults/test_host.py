@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import grp  # noqa: F401, before rights are given up: then Python may not find it any more
 import os
 import random
 import resource
@@ -25,7 +26,7 @@ from tests.faults.world import CONFIG, World, report_json, shards, undisturbed
 from kilofed.errors import RunFolderError, RunLockedError
 from kilofed.federation import resume_or_create
 from kilofed.fleet import Fleet
-from kilofed.link.errors import ConnectError, PortBusy
+from kilofed.link.errors import ConnectError, PortBusy, PortDenied
 from kilofed.rounds.records import RoundRecord
 from kilofed.samples import digits_model_path
 from kilofed.store import open_run
@@ -251,6 +252,19 @@ def test_a_read_only_run_is_reported_but_not_gone_on_with(
         assert any("just before the kill" in note for note in figures["notes"]) is killed
         with pytest.raises(RunFolderError, match="cannot be written"):
             resume_or_create(locked, config=world.config, model=MODEL.read_bytes())
+
+
+async def test_a_serial_port_without_rights_is_named() -> None:
+    device, port = os.openpty()
+    try:
+        name = os.ttyname(port)
+        Path(name).chmod(0)
+        with as_nobody(), pytest.raises(PortDenied) as caught:
+            await open_serial(name)
+        assert caught.value.name == name
+    finally:
+        os.close(device)
+        os.close(port)
 
 
 # ---- two hosts -----------------------------------------------------------------------------------
