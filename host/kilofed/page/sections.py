@@ -195,13 +195,13 @@ def _exported(facts: Facts) -> Element | None:
 def _rounds_table(facts: Facts) -> Element:
     records = [*facts.rounds, *([facts.personal] if facts.personal else [])]
     return table(
-        "Rounds. Accuracies: test, the new global head on the test set; held out, the head sent out on the"
-        " devices' own samples; personal, the trained heads there. Bytes: mean a device.",
+        "Rounds. Accuracies: test set, of the head that came out; received and trained, of the heads the"
+        " devices began with and made of them, on their own held-out samples. Bytes: mean a device.",
         (
             "round",
-            "test",
-            "held out",
-            "personal",
+            "test set",
+            "received",
+            "trained",
             "loss",
             "taken",
             "samples",
