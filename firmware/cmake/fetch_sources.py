@@ -89,8 +89,8 @@ def download(sources: list[Source], deps: Path) -> None:
             "--no-deps",
         ]
         # pip asks a source distribution for its metadata before it keeps it. With setuptools at hand, and the
-        # `bdist_wheel` that a fresh environment's old setuptools lacks without `wheel`, that is quick; otherwise
-        # pip makes itself an environment. Only the two are built from source, not what builds them.
+        # `bdist_wheel` that a fresh environment's old setuptools lacks without `wheel`, that is quick;
+        # otherwise pip makes itself an environment. Only the two are built from source, not what builds them.
         command += ["--no-binary", ",".join(s.distribution for s in sources)]
         if importlib.util.find_spec("setuptools") and importlib.util.find_spec("wheel"):
             command.append("--no-build-isolation")

@@ -148,6 +148,8 @@ class LiveDisplay(Display):
         if not isinstance(event, (DeviceChanged, RoundStarted, RunStarted, RunEnded)):
             line = plain_line(event, self._config.rounds if self._config else 0)
             if line:
+                if len(line) > self._console.width and isinstance(event, RoundEnded):
+                    line = round_line(event.record, self._config.rounds if self._config else 0, short=True)
                 self._console.print(line, markup=False, style=_style(event), soft_wrap=True)
 
     def step(self, text: str) -> None:
@@ -218,8 +220,8 @@ def plain_line(event: RunEvent, rounds: int = 0) -> str:
             return ""
 
 
-def round_line(record: RoundRecord, rounds: int = 0) -> str:
-    """A round as one line."""
+def round_line(record: RoundRecord, rounds: int = 0, *, short: bool = False) -> str:
+    """A round as one line; short: within 80 columns for up to 10 000 rounds of a few dozen devices."""
     cohort = f"{len(record.taken)} of {len(record.devices)} devices"
     ended = "" if record.ended.value == "complete" else f", ended by {record.ended.value}"
     tail = f"{cohort}{ended}, {duration(record.seconds)}"
@@ -231,6 +233,12 @@ def round_line(record: RoundRecord, rounds: int = 0) -> str:
     number = f"{record.number}/{rounds}" if rounds else str(record.number)
     accuracy = "" if record.accuracy is None else f"global {percent(record.accuracy)} on the test set, "
     loss = "" if record.loss is None else f", loss {record.loss:.3f}"
+    if short:
+        test = "" if record.accuracy is None else f"global {percent(record.accuracy)}, "
+        by = "" if record.ended.value == "complete" else f" by {record.ended.value}"
+        count = f"{len(record.taken)}/{len(record.devices)}{by}"
+        own = percent(record.own_accuracy)
+        return f"round {number:>5}: {test}own {own}{loss}, {count}, {duration(record.seconds)}"
     return f"round {number:>5}: {accuracy}personal {percent(record.own_accuracy)} held out{loss}, {tail}"
 
 
@@ -308,8 +316,11 @@ def _side_by_side(report: Report) -> Table:
 
 
 def _rounds_table(report: Report) -> Table:
-    table = _table("rounds")
-    for name in ("round", "test set", "held out", "personal", "loss", "taken", "s", "up", "down"):
+    table = _table(
+        "rounds (received, trained: the head before and after training, on devices' held-out samples)"
+    )
+    # A device measures the head it received, so what it holds out tells of the round before.
+    for name in ("round", "test set", "received", "trained", "loss", "taken", "s", "up", "down"):
         table.add_column(name, justify="right")
     remarks = [_remark(row) for row in report["round_table"]]
     if any(remarks):

@@ -13,6 +13,7 @@ import numpy as np
 
 from kilofed.baselines import compute_baselines
 from kilofed.boards import catalogue
+from kilofed.errors import RunMismatchError
 from kilofed.federation import is_finished, resume_or_create, run_federation
 from kilofed.fleet import Fleet
 from kilofed.laboratory import NATIVE, PI, Laboratory, Place
@@ -65,6 +66,10 @@ def run_experiment(
     content = model.read_bytes()
     run, resumed = resume_or_create(folder, config=config, model=content)
     with run, Fleet(fleet or folder / FLEET) as register:
+        check_places(run, places)
+        if is_finished(run) and run.figures().get("finished") == run.last_round:
+            say(f"the run in {folder} is finished; ask for more rounds to go on, or name another folder")
+            return True
         if resumed:
             say(f"going on with the run in {folder}, after round {run.last_round} of {config.rounds}")
         put_circumstances(run, places, command)
@@ -106,6 +111,27 @@ def measure_on(model: bytes, test: Samples) -> Callable[[GlobalModel], float]:
     return measure
 
 
+def check_places(run: Run, places: Sequence[Place]) -> None:
+    """RunMismatchError when the run's samples were dealt to other devices than `places`.
+
+    What was stored, and the comparison with each device alone, would not belong to what comes.
+    """
+    before = run.figures().get("placed")
+    if before is not None and before != _placed(run, places):
+        raise RunMismatchError(
+            f"the run in {run.folder} was dealt to {len(before)} devices ({', '.join(before)}), and these"
+            " are others, or hold other samples",
+            "start it as it was started, or start a new run in another folder",
+            path=str(run.folder),
+        )
+
+
+def _placed(run: Run, places: Sequence[Place]) -> dict[str, list[int]]:
+    """A device's name -> [C] samples of each class, its held-out ones included."""
+    classes = heads.find_head(run.model_of(0)).classes
+    return {p.name: np.bincount(p.samples.labels, minlength=classes).tolist() for p in places}
+
+
 def put_circumstances(run: Run, places: Sequence[Place], command: str) -> None:
     """What the report tells of a run's beginnings: versions, the command, and which samples went where.
 
@@ -113,10 +139,9 @@ def put_circumstances(run: Run, places: Sequence[Place], command: str) -> None:
     """
     from kilofed import __version__
 
-    classes = heads.find_head(run.model_of(0)).classes
     known: dict[str, object] = {"version": __version__}
     if places:
-        known["placed"] = {p.name: np.bincount(p.samples.labels, minlength=classes).tolist() for p in places}
+        known["placed"] = _placed(run, places)
     if command:
         known["command"] = command
     run.put_figures(known)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from kilofed.connection import Connection
-from kilofed.errors import RunMismatchError
+from kilofed.errors import ConfigError, RunMismatchError
 from kilofed.fleet import Fleet
 from kilofed.rounds.config import RunConfig
 from kilofed.rounds.engine import Engine
@@ -52,6 +52,12 @@ def resume_or_create(folder: Path, *, config: RunConfig, model: bytes) -> tuple[
             raise RunMismatchError(
                 f"the run in {folder} trains another model ({run.model_hash})",
                 "name that model, or start a new run in another folder",
+                path=str(folder),
+            )
+        if config.rounds < run.last_round:
+            raise RunMismatchError(
+                f"the run in {folder} has {run.last_round} rounds already, and {config.rounds} are asked for",
+                f"ask for {run.last_round} or more, or start a new run in another folder",
                 path=str(folder),
             )
         run.set_config(config)
@@ -119,9 +125,12 @@ async def federate(
     end by signals. expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: host
     and port to take TCP devices on (0: any); on_listening is told the port. fleet: who is let in, everybody
     by default. measure: accuracy of the global model on a test set. watch: called twice a second; what it
-    raises ends the run. capture: told every byte on a line. Raises RoundError, and TransportError for a port
-    that cannot be opened.
+    raises ends the run. capture: told every byte on a line. Raises RoundError (ConfigError for a port named
+    twice), and TransportError for a port that cannot be opened.
     """
+    twice = sorted({port for port in ports if list(ports).count(port) > 1})
+    if twice:
+        raise ConfigError(f"the port {twice[0]} is named twice", "name each port once", setting="ports")
     engine = engine_of(run, fleet=fleet, measure=measure, observers=observers)
     async with contextlib.AsyncExitStack() as stack:
         for port in ports:

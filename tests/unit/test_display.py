@@ -122,7 +122,7 @@ def test_on_a_terminal_a_table_follows_the_run() -> None:
     os.close(near)
     text = seen.decode()
     assert "flashing kitchen" in text
-    assert "global 91.2 % on the test set" in text
+    assert "global 91.2 %, own 75.0 %" in text, "a terminal of 80 columns gets the short line"
     for cell in ("microbit", "64+16", "training", "1.250", "900 B", "12.3 kB"):
         assert cell in text, cell
     assert "absent" not in text, "devices that leave after the end are no news"
@@ -140,6 +140,13 @@ def test_on_a_terminal_a_table_follows_the_run() -> None:
 )
 def test_a_round_as_a_line(record: RoundRecord, words: str) -> None:
     assert words in round_line(record)
+
+
+@pytest.mark.parametrize("record", [RECORD, replace(RECORD, accuracy=1.0, seconds=123.4)])
+def test_a_round_fits_a_narrow_terminal(record: RoundRecord) -> None:
+    line = round_line(record, 10_000, short=True)
+    assert len(line) <= 80
+    assert f"own {percent(record.own_accuracy)}" in line and ", 1/2" in line
 
 
 def test_small_formats() -> None:

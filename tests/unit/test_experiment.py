@@ -14,9 +14,9 @@ from tests.memory_fleet import model_bytes
 
 from kilofed import demo
 from kilofed.baselines import compute_baselines
-from kilofed.errors import RunFolderError, RunLockedError, RunMismatchError
-from kilofed.experiment import make_places, measure_on, split_test
-from kilofed.federation import is_finished, resume_or_create
+from kilofed.errors import ConfigError, RunFolderError, RunLockedError, RunMismatchError
+from kilofed.experiment import check_places, make_places, measure_on, put_circumstances, split_test
+from kilofed.federation import is_finished, resume_or_create, run_federation
 from kilofed.laboratory import NATIVE, PI
 from kilofed.rounds.config import RunConfig
 from kilofed.rounds.globalmodel import GlobalModel
@@ -156,6 +156,31 @@ def test_a_run_is_made_once_and_then_gone_on_with(tmp_path: Path) -> None:
         resume_or_create(folder, config=replace(CONFIG, seed=2), model=model_bytes())
     run, _ = resume_or_create(folder, config=CONFIG, model=model_bytes())
     run.close()
+
+
+def test_a_run_does_not_go_back(tmp_path: Path) -> None:
+    commit(tmp_path / "run", 2)
+    with pytest.raises(RunMismatchError, match="has 2 rounds already, and 1 are asked for"):
+        resume_or_create(tmp_path / "run", config=replace(CONFIG, rounds=1), model=model_bytes())
+
+
+def test_a_run_does_not_go_on_with_other_devices(tmp_path: Path, pool: Samples) -> None:
+    three, two = (make_places(pool, [NATIVE] * count, samples=20) for count in (3, 2))
+    run, _ = resume_or_create(tmp_path / "run", config=CONFIG, model=model_bytes())
+    with run:
+        check_places(run, two)  # nothing was dealt yet
+        put_circumstances(run, three, "")
+        check_places(run, three)
+        with pytest.raises(RunMismatchError, match="dealt to 3 devices"):
+            check_places(run, two)
+        with pytest.raises(RunMismatchError, match="dealt to 3 devices"):
+            check_places(run, [])
+
+
+def test_a_port_is_named_once(tmp_path: Path) -> None:
+    run, _ = resume_or_create(tmp_path / "run", config=CONFIG, model=model_bytes())
+    with run, pytest.raises(ConfigError, match="loop:// is named twice"):
+        run_federation(run, expected=2, ports=["loop://", "loop://"])
 
 
 def test_what_an_attempt_left_that_was_killed_early_is_no_obstacle(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.memory_fleet import Fault, MemoryDevice, make_devices, model_bytes, serve
+from tests.memory_fleet import Fault, MemoryDevice, make_devices, model_bytes, pipe, serve
 
+from kilofed.connection import Connection
 from kilofed.errors import FleetMissingError, RoundsFailedError
 from kilofed.fleet import Device, Fleet
 from kilofed.rounds.config import Deadlines, RunConfig
@@ -412,6 +413,23 @@ async def test_no_device_at_all_is_an_error_after_the_gather_deadline() -> None:
     with pytest.raises(FleetMissingError, match="0 of 2 devices came") as caught:
         await federate([], replace(CONFIG, deadlines=replace(QUICK, gather=0.2)), expected=2)
     assert (caught.value.present, caught.value.wanted) == (0, 2)
+
+
+async def test_a_silent_line_is_named_long_before_the_gather_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kilofed.rounds.engine.SILENT_SECONDS", 0.05)
+    ledger = MemoryLedger()
+    engine = Engine(replace(CONFIG, deadlines=QUICK), GlobalModel(model_bytes()), ledger)
+    near, _far = pipe("a blank board")
+    async with served(engine, make_devices(1)), Connection(engine.endpoint(), near) as silent:
+        engine.attach(silent)
+        running = asyncio.ensure_future(engine.run(expected=2))
+        while not any("a blank board: nothing answers yet; waiting" in note for note in ledger.notes):
+            assert not running.done(), "it was to be said while the run still waits"
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_missing_devices_are_noted_and_may_join_later() -> None:

@@ -437,8 +437,8 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
 
     def _take_train(self, order: Train) -> None:
         under_way = self._order if self._state in (State.TRAINING, State.UPLOADING) else None
-        # Head and seed count too: round numbers of two runs may meet, and a result for one run's head must not
-        # be taken for the other's.
+        # Head and seed count too: round numbers of two runs may meet, and a result for one run's head must
+        # not be taken for the other's.
         repeated = under_way is not None and (under_way.round, under_way.head, under_way.seed) == (
             order.round,
             order.head,

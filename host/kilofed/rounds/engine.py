@@ -58,6 +58,7 @@ from kilofed_tools.strategies import FedAvg
 STRAY_NOTES = 20  # a line may write so many notes of boot text, noise and nonsense
 PEER_NOTES = 60  # and all lines together: whoever connects again begins a new line
 STRAY_BYTES = 120  # of each
+SILENT_SECONDS = 5.0  # of gathering, after which it is said who is still silent
 KEEP_UPDATES = 65_536  # parameters up to which a round's update blobs are kept in the ledger
 
 
@@ -197,12 +198,20 @@ class Engine:
 
     async def _gather(self, expected: int, at_least: int) -> None:
         deadline = self._now() + self.config.deadlines.gather
+        patience = min(deadline, self._now() + SILENT_SECONDS)
 
         def missing() -> int:
             return expected - sum(m.available or bool(m.excluded) for m in self._members.values())
 
         while missing() > 0 and self._now() < deadline:
-            await self._wait(deadline)
+            await self._wait(patience)
+            if missing() > 0 and self._now() >= patience < deadline:
+                patience = deadline
+                left = f"{deadline - self._now():.0f} s more"
+                for line in sorted(self._unheard, key=lambda line: line.name)[:STRAY_NOTES]:
+                    self._note(f"{line.name}: nothing answers yet; waiting {left} (a blank board? flash it)")
+                if not self._unheard:
+                    self._note(f"{expected - missing()} of {expected} devices are ready; waiting {left}")
         present = [m for m in self.members if m.available]
         if missing() > 0:
             for line in sorted(self._unheard, key=lambda line: line.name)[:STRAY_NOTES]:
