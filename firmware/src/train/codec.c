@@ -22,20 +22,12 @@ int32_t kf_codec_get(uint8_t codec, const uint8_t *packed, uint32_t i) {
     }
 }
 
-int kf_codec_is_canonical(uint8_t codec, const uint8_t *packed, uint32_t n, int32_t q_max) {
+int kf_codec_is_canonical(uint8_t codec, const uint8_t *packed, uint32_t n) {
     const uint32_t per_byte = codec_values_per_byte(codec);
     const uint32_t bytes = kf_codec_bytes(codec, n);
     if (codec == KF_CODEC_TERNARY) {
         for (uint32_t k = 0; k < bytes; k++) {
             if (packed[k] >= 243u) {
-                return 0;
-            }
-        }
-    }
-    if (q_max != 0) {
-        for (uint32_t i = 0; i < n; i++) {
-            const int32_t q = kf_codec_get(codec, packed, i);
-            if (q > q_max || q < -q_max) {
                 return 0;
             }
         }

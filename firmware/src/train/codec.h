@@ -26,8 +26,7 @@ uint32_t kf_codec_bytes(uint8_t codec, uint32_t n);
 /* Value i. */
 int32_t kf_codec_get(uint8_t codec, const uint8_t *packed, uint32_t i);
 
-/* Whether n packed values are in the one form an encoder gives: tails as params.h says, ternary bytes below 243, and
- * magnitudes of at most `q_max` where that is not 0. */
-int kf_codec_is_canonical(uint8_t codec, const uint8_t *packed, uint32_t n, int32_t q_max);
+/* Whether n packed values are in the one form an encoder gives: tails as params.h says, ternary bytes below 243. */
+int kf_codec_is_canonical(uint8_t codec, const uint8_t *packed, uint32_t n);
 
 #endif

@@ -75,7 +75,7 @@ kf_status_t kf_head_parse(kf_head_view_t *view, const uint8_t *blob, size_t blob
 
     const uint8_t *weights = blob + KF_BLOB_HEADER_BYTES, *bias = blob + bias_offset(codec, classes, features);
     const uint32_t n = weight_count(classes, features);
-    if (!kf_codec_is_canonical(codec, weights, n, 0)) {
+    if (!kf_codec_is_canonical(codec, weights, n)) {
         return KF_ERR_BLOB;
     }
     for (const uint8_t *pad = weights + kf_codec_bytes(codec, n); pad < bias; pad++) {

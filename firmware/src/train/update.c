@@ -278,7 +278,7 @@ static int is_update(const uint8_t *blob, size_t blob_bytes, uint16_t classes, u
     }
     const uint32_t step_w = get_u32(blob + 8), step_b = get_u32(blob + 12);
     return step_w >= 1 && step_w <= STEP_W_MAX && step_b >= 1 && step_b <= STEP_B_MAX
-           && kf_codec_is_canonical(blob[2], blob + KF_BLOB_HEADER_BYTES, weight_count(classes, features), 0);
+           && kf_codec_is_canonical(blob[2], blob + KF_BLOB_HEADER_BYTES, weight_count(classes, features));
 }
 
 kf_status_t kf_update_accept(const kf_params_t *params, const kf_head_view_t *base, kf_residual_t *residual,

@@ -7,7 +7,7 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from device_runner import Config, Device, Runner, World
+from device_runner import ROOT, Config, Device, Runner, World
 from fleet_of_one import MODEL, C, F, make_head, make_order
 
 from kilofed.link.events import DeviceError, Opened
@@ -112,3 +112,18 @@ def test_settings_pages(runner: Runner) -> None:
         assert answer.number() == -12
         assert not any(answer.rest())
     assert runner.ask("S", b"\xff" * 64).number() == -12
+
+
+@pytest.mark.parametrize(
+    "name, code, detail",
+    [("float_ends", 5, 0), ("uint8_ends", 4, 0xFFFF), ("binary_float_ends", 5, 0)],
+)
+def test_a_model_whose_ends_are_not_int8_is_refused_by_the_device(
+    runner: Runner, name: str, code: int, detail: int
+) -> None:
+    """A sound file that was not brought into form: what a device is given and gives is int8."""
+    model = (ROOT / "tests" / "data" / "foreign" / f"{name}.tflite").read_bytes()
+    device = Device(runner, Config(model=model))
+    assert (device.status, device.fault, device.needed_bytes) == (-code, -code, 0)
+    error = World(device).wait_for(DeviceError)
+    assert (error.code, error.detail & 0xFFFF) == (code, detail)
