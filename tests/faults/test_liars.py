@@ -184,7 +184,7 @@ def test_a_device_that_lies_costs_its_own_contribution(tmp_path: Path, name: str
 @pytest.mark.parametrize("name", ["anna", "bert"])
 def test_a_device_that_claims_the_id_of_another_is_turned_away(tmp_path: Path, name: str) -> None:
     """Who came first keeps the name: here the device itself, in mid-run."""
-    world = World(tmp_path, replace(QUICK, rounds=60))
+    world = World(tmp_path, replace(QUICK, rounds=30))
     victims = world.natives(HONEST)
     real = next(victim for victim in victims if victim.name == name)
     impostor = make_liar(id=real.device.id, fault=Fault(update=int8_update(127, LARGEST)))
@@ -198,7 +198,7 @@ def test_a_device_that_claims_the_id_of_another_is_turned_away(tmp_path: Path, n
     outcome.holds()
     assert not outcome.dropped()
     assert not impostor.orders, "it was asked for nothing"
-    assert outcome.exported == undisturbed(replace(QUICK, rounds=60), HONEST).exported
+    assert outcome.exported == undisturbed(replace(QUICK, rounds=30), HONEST).exported
     outcome.note(real.device.id.hex(), "turned away", "another line")
 
 
@@ -317,12 +317,12 @@ def test_a_flood_of_garbage_fills_no_log(tmp_path: Path) -> None:
 
 
 def test_one_that_reconnects_again_and_again_fills_no_log(tmp_path: Path) -> None:
-    config = replace(QUICK, rounds=60)
+    config = replace(QUICK, rounds=30)
     world = World(tmp_path, config)
     world.natives(HONEST)
 
     async def storm(port: int) -> None:
-        for _ in range(300):
+        for _ in range(100):
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(b"GET / HTTP/1.1\r\n\0" * 5)
