@@ -16,6 +16,7 @@ factory's model does worse there, and that is what the devices correct together.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def make(count: int, tilt: float, rng: np.random.Generator) -> tuple[NDArray[np.
 
 def main(folder: Path) -> None:
     """Makes the data, trains the model, writes the four files and says how it does on each."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # keras brings TensorFlow, which talks a lot
     import keras
 
     folder.mkdir(parents=True, exist_ok=True)
