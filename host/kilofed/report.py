@@ -115,7 +115,7 @@ class Report(TypedDict):
 
 def report(folder: Path) -> Report:
     """The figures of the run in `folder`, which may be going on. RunFolderError when it is no run folder."""
-    with open_run(folder) as run:
+    with open_run(folder) as run, run.snapshot():
         return report_of(run)
 
 

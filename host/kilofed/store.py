@@ -185,22 +185,42 @@ class Run:
 
     def rounds(self, kind: Kind = Kind.TRAIN, *, after: int = -1) -> list[RoundRecord]:
         """Every committed round of a kind with a number above `after`, oldest first."""
-        parts: dict[int, list[DeviceRound]] = {}
-        for row in self._db.execute(
-            f"SELECT number, {_DEVICE_ROUND} FROM round_devices WHERE kind = ? AND number > ?"
-            " ORDER BY number, name",
-            (kind.value, after),
-        ):
-            parts.setdefault(row[0], []).append(DeviceRound(row[1], row[2], bool(row[3]), *row[4:]))
-        return [
-            RoundRecord(
-                number, kind, Ending(ended), started, seconds, head, tuple(parts.get(number, ())), accuracy
-            )
-            for number, ended, started, seconds, head, accuracy in self._db.execute(
-                f"SELECT number, {_ROUND} FROM rounds WHERE kind = ? AND number > ? ORDER BY number",
+        with self.snapshot():
+            parts: dict[int, list[DeviceRound]] = {}
+            for row in self._db.execute(
+                f"SELECT number, {_DEVICE_ROUND} FROM round_devices WHERE kind = ? AND number > ?"
+                " ORDER BY number, name",
                 (kind.value, after),
-            )
-        ]
+            ):
+                parts.setdefault(row[0], []).append(DeviceRound(row[1], row[2], bool(row[3]), *row[4:]))
+            return [
+                RoundRecord(
+                    number,
+                    kind,
+                    Ending(ended),
+                    started,
+                    seconds,
+                    head,
+                    tuple(parts.get(number, ())),
+                    accuracy,
+                )
+                for number, ended, started, seconds, head, accuracy in self._db.execute(
+                    f"SELECT number, {_ROUND} FROM rounds WHERE kind = ? AND number > ? ORDER BY number",
+                    (kind.value, after),
+                )
+            ]
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read inside is of one moment, also while another process commits rounds."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
 
     def commit(self, record: RoundRecord, *, master: bytes | None = None, model: bytes | None = None) -> None:
         """Makes a round permanent, whole or not at all.

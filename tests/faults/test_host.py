@@ -254,6 +254,28 @@ def test_a_read_only_run_is_reported_but_not_gone_on_with(
             resume_or_create(locked, config=world.config, model=MODEL.read_bytes())
 
 
+def test_a_round_committed_in_the_middle_of_a_look_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A soak found a round without devices: it was committed between two questions of one look."""
+    world = World(tmp_path)
+    world.natives(PAIR)
+    last = world.run().rounds[-1]
+    with open_run(world.run_folder, write=True) as writer, open_run(world.run_folder) as reader:
+        state = writer.master()
+        assert state is not None
+        later = replace(last, number=last.number + 1)
+        model = writer.model_path.read_bytes()
+
+        def in_between(statement: str) -> None:
+            if "FROM rounds" in statement and writer.last_round == last.number:
+                writer.commit(later, master=state[1], model=model)
+
+        reader._db.set_trace_callback(in_between)
+        seen = reader.rounds()
+        assert writer.last_round == later.number, "it was committed in the middle"
+        assert all(record.devices for record in seen)
+        assert reader.rounds()[-1] == later
+
+
 async def test_a_serial_port_without_rights_is_named() -> None:
     device, port = os.openpty()
     try:
