@@ -22,7 +22,7 @@ from kilofed.fleet import Fleet
 from kilofed.rounds.config import RunConfig
 from kilofed.rounds.engine import Engine
 from kilofed.rounds.globalmodel import GlobalModel
-from kilofed.rounds.records import Kind, RunEvent
+from kilofed.rounds.records import Kind, Note, RunEvent
 from kilofed.store import DATABASE, Run, create_run, open_run
 from kilofed.transports import tcp
 from kilofed_tools import heads
@@ -101,7 +101,8 @@ def run_federation(
                 observers=observers,
                 watch=watch,
                 capture=capture,
-            )
+            ),
+            observers,
         )
     )
 
@@ -230,14 +231,22 @@ async def _first_of(work: Coroutine[Any, Any, None], guard: Coroutine[Any, Any, 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _stoppable(work: Coroutine[Any, Any, None]) -> bool:
-    """Runs `work` until it is done (True) or a signal of STOPPING has cancelled it (False)."""
+async def _stoppable(
+    work: Coroutine[Any, Any, None], observers: Sequence[Callable[[RunEvent], None]]
+) -> bool:
+    """Runs `work` until it is done (True) or a signal of STOPPING has cancelled it (False).
+
+    Saying goodbye to the devices may take a second or two, so `observers` are told at once.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     stopped = False
 
     def stop() -> None:
         nonlocal stopped
+        if not stopped:
+            for observer in observers:
+                observer(Note("stopping: saying goodbye to the devices"))
         stopped = True
         task.cancel()
 

@@ -432,6 +432,30 @@ async def test_a_silent_line_is_named_long_before_the_gather_deadline(
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_what_a_device_repeats_is_stored_once() -> None:
+    ledger = MemoryLedger()
+    told: list[DeviceRow] = []
+    put = ledger.put_device
+
+    def count(row: DeviceRow) -> None:
+        told.append(row)
+        put(row)
+
+    ledger.put_device = count  # type: ignore[method-assign]
+    device = make_devices(1)[0]
+    engine = Engine(replace(CONFIG, rounds=1), GlobalModel(model_bytes()), ledger)
+    async with served(engine, [device]):
+        await engine.run(expected=1)
+        member = engine.members[0]
+        for _ in range(5):
+            engine._remember(member)
+        assert len(told) == 1
+        assert member.info is not None
+        member.info = replace(member.info, train=member.info.train + 1)
+        engine._remember(member)
+    assert [row.samples for row in told] == [told[0].samples, told[0].samples + 1]
+
+
 async def test_missing_devices_are_noted_and_may_join_later() -> None:
     devices = make_devices(3)
     ledger = MemoryLedger()

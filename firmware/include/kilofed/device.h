@@ -172,7 +172,9 @@ KF_MUST_CHECK kf_status_t kf_device_init(kf_device_t *device, const kf_device_co
 kf_status_t kf_receive(kf_device_t *device, const uint8_t *bytes, size_t size);
 
 /* Send what waits, then do a slice of work of about max_macs multiply-accumulates (0 counts as 1; one row of a tensor or one
- * unit of the trainer more). Returns the milliseconds until it wants to be called again, 0: at once. Call it also
+ * unit of the trainer more). Not cut are single passes over the C x F weights of the head: loading it, quantising the trained
+ * one, hashing a blob, and, in kf_receive(), accepting a head or a commit. On the 10 x 32 head of the zoo that is a few
+ * milliseconds of a Cortex-M0; it grows with the head, so give a device that must answer sooner a smaller one. Returns the milliseconds until it wants to be called again, 0: at once. Call it also
  * whenever bytes were received, and when a full port has room again. */
 uint32_t kf_poll(kf_device_t *device, uint32_t max_macs);
 

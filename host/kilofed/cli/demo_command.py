@@ -67,9 +67,8 @@ def command(out: Path, rounds: int, seed: int, native: bool, fresh: bool, as_jso
             say=display.step,
         )
     if not finished:
-        click.echo(
-            f"stopped. The same command goes on from the last round; {shown(out)} holds the run", err=True
-        )
+        same = "The same command without --fresh" if fresh else "The same command"
+        click.echo(f"stopped. {same} goes on from the last round; {shown(out)} holds the run", err=True)
         raise click.exceptions.Exit(130)
     figures = report(out)
     if as_json:

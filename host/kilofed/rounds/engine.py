@@ -25,6 +25,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from kilofed.errors import FleetMissingError, RoundsFailedError
@@ -115,6 +116,7 @@ class Engine:
         self._turned_away: set[tuple[bytes, int]] = set()
         self._unheard: set[Line] = set()  # lines on which no device has answered
         self._peer_notes = 0
+        self._remembered: dict[bytes, DeviceRow] = {}  # what the ledger was last told of a device
 
     # ---- lines -----------------------------------------------------------------------------------
 
@@ -490,18 +492,21 @@ class Engine:
 
     def _remember(self, member: Member) -> None:
         assert member.hello is not None and member.info is not None
-        self._ledger.put_device(
-            DeviceRow(
-                device=member.hex,
-                name=member.name,
-                board=member.hello.board,
-                firmware=member.hello.firmware_text,
-                capacity=member.info.capacity,
-                samples=member.info.train,
-                held_out=member.info.held_out,
-                seen=time.time(),
-            )
+        row = DeviceRow(
+            device=member.hex,
+            name=member.name,
+            board=member.hello.board,
+            firmware=member.hello.firmware_text,
+            capacity=member.info.capacity,
+            samples=member.info.train,
+            held_out=member.info.held_out,
+            seen=time.time(),
         )
+        # Each write waits for the disk, and a device can say the same as often as it likes.
+        known = self._remembered.get(member.id)
+        if known is None or replace(known, seen=row.seen) != row:
+            self._ledger.put_device(row)
+            self._remembered[member.id] = row
 
     # ---- small things ----------------------------------------------------------------------------
 
