@@ -1,7 +1,7 @@
 /* From samples to features: placed ones at boot, observed ones later. One inference is under way at a time. */
 #include <string.h>
 
-#include "../link/bytes.h"
+#include "../bytes.h"
 #include "../link/crc32.h"
 #include "core.h"
 

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "../link/bytes.h"
+#include "../bytes.h"
 #include "../link/crc32.h"
 
 #define MAGIC UINT32_C(0x3149464B) /* "KFI1" */

@@ -1,7 +1,7 @@
 /* Frames: COBS (Cheshire and Baker, "Consistent Overhead Byte Stuffing", 1999), header and check. */
 #include "kilofed/frame.h"
 
-#include "bytes.h"
+#include "../bytes.h"
 #include "crc32.h"
 
 /* ---- receiving ------------------------------------------------------------------------------------------------- */

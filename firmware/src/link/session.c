@@ -4,7 +4,7 @@
 
 #include <monocypher.h>
 
-#include "bytes.h"
+#include "../bytes.h"
 
 /* ---- nonces and ids -------------------------------------------------------------------------------------------- */
 

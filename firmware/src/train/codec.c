@@ -1,6 +1,6 @@
 #include "codec.h"
 
-#include "bytes.h"
+#include "../bytes.h"
 
 uint32_t kf_codec_bytes(uint8_t codec, uint32_t n) {
     const uint32_t per_byte = codec_values_per_byte(codec);
@@ -10,7 +10,7 @@ uint32_t kf_codec_bytes(uint8_t codec, uint32_t n) {
 int32_t kf_codec_get(uint8_t codec, const uint8_t *packed, uint32_t i) {
     switch (codec) {
     case KF_CODEC_INT32:
-        return get_i32(packed + 4u * (size_t)i);
+        return kf_get_i32(packed + 4u * (size_t)i);
     case KF_CODEC_INT8:
         return (int32_t)(packed[i] ^ 0x80u) - 128;
     case KF_CODEC_INT4:

@@ -1,7 +1,7 @@
 /* Shapes: weights (C, F), bias (C). */
 #include <string.h>
 
-#include "bytes.h"
+#include "../bytes.h"
 #include "codec.h"
 #include "fixed.h"
 #include "kilofed/params.h"
@@ -63,8 +63,8 @@ kf_status_t kf_head_parse(kf_head_view_t *view, const uint8_t *blob, size_t blob
         return KF_ERR_BLOB;
     }
     const uint8_t codec = blob[2];
-    const uint16_t classes = get_u16(blob + 4), features = get_u16(blob + 6);
-    const uint32_t step = get_u32(blob + 8), out_scale_bits = get_u32(blob + 12);
+    const uint16_t classes = kf_get_u16(blob + 4), features = kf_get_u16(blob + 6);
+    const uint32_t step = kf_get_u32(blob + 8), out_scale_bits = kf_get_u32(blob + 12);
     if (blob[0] != KF_BLOB_VERSION || blob[1] != KIND_HEAD || codec > KF_CODEC_INT4 || !counts_are_valid(classes, features)
         || blob_bytes != kf_head_bytes((kf_codec_t)codec, classes, features)) {
         return KF_ERR_BLOB;
@@ -103,7 +103,7 @@ int32_t kf_head_weight(const kf_head_view_t *view, uint32_t c, uint32_t f) {
 }
 
 int32_t kf_head_bias(const kf_head_view_t *view, uint32_t c) {
-    return clamp64((int64_t)get_i32(view->bias + 4u * (size_t)c) * view->step, KF_BIAS_MAX);
+    return clamp64((int64_t)kf_get_i32(view->bias + 4u * (size_t)c) * view->step, KF_BIAS_MAX);
 }
 
 kf_status_t kf_head_load(const kf_head_view_t *view, kf_params_t *params) {
@@ -169,16 +169,16 @@ kf_status_t kf_head_encode(const kf_params_t *params, uint32_t peak_q12, uint8_t
     blob[0] = KF_BLOB_VERSION;
     blob[1] = KIND_HEAD;
     blob[2] = KF_CODEC_INT8;
-    put_u16(blob + 4, params->classes);
-    put_u16(blob + 6, params->features);
-    put_u32(blob + 8, step);
-    put_u32(blob + 12, out_scale_for(peak_q12));
+    kf_put_u16(blob + 4, params->classes);
+    kf_put_u16(blob + 6, params->features);
+    kf_put_u32(blob + 8, step);
+    kf_put_u32(blob + 12, out_scale_for(peak_q12));
     for (uint32_t i = 0; i < n; i++) {
         blob[KF_BLOB_HEADER_BYTES + i] = (uint8_t)divide_rounded(params->weights[i], step);
     }
     uint8_t *bias = blob + bias_offset(KF_CODEC_INT8, params->classes, params->features);
     for (uint32_t c = 0; c < params->classes; c++) {
-        put_u32(bias + 4u * (size_t)c, (uint32_t)divide_rounded(params->bias[c], step));
+        kf_put_u32(bias + 4u * (size_t)c, (uint32_t)divide_rounded(params->bias[c], step));
     }
     return KF_OK;
 }

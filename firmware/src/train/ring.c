@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "bytes.h"
+#include "../bytes.h"
 #include "kilofed/params.h"
 
 static uint32_t label_bytes(uint16_t classes) {
@@ -71,7 +71,7 @@ kf_status_t kf_ring_push(kf_ring_t *ring, const int8_t *features, size_t feature
     if (label_bytes(ring->classes) == 1) {
         ring->labels[slot] = (uint8_t)label;
     } else {
-        put_u16(ring->labels + 2u * slot, label);
+        kf_put_u16(ring->labels + 2u * slot, label);
     }
     ring->next = slot + 1u == ring->capacity ? 0 : (uint16_t)(slot + 1u);
     if (ring->count < ring->capacity) {
@@ -98,7 +98,7 @@ const int8_t *kf_ring_features(const kf_ring_t *ring, uint32_t slot) {
 }
 
 uint16_t kf_ring_label(const kf_ring_t *ring, uint32_t slot) {
-    return label_bytes(ring->classes) == 1 ? ring->labels[slot] : get_u16(ring->labels + 2u * slot);
+    return label_bytes(ring->classes) == 1 ? ring->labels[slot] : kf_get_u16(ring->labels + 2u * slot);
 }
 
 int kf_ring_is_held_out(const kf_ring_t *ring, uint32_t slot) {

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#include "bytes.h"
+#include "../bytes.h"
 #include "fixed.h"
 #include "logit.h"
 #include "prng.h"
@@ -34,14 +34,14 @@ size_t kf_train_bytes(uint16_t classes, uint16_t batch, uint16_t capacity, uint1
 }
 
 static uint32_t order_get(const kf_train_t *t, uint32_t k) {
-    return slot_bytes(t->ring->capacity) == 1 ? t->order[k] : get_u16(t->order + 2u * k);
+    return slot_bytes(t->ring->capacity) == 1 ? t->order[k] : kf_get_u16(t->order + 2u * k);
 }
 
 static void order_set(kf_train_t *t, uint32_t k, uint32_t slot) {
     if (slot_bytes(t->ring->capacity) == 1) {
         t->order[k] = (uint8_t)slot;
     } else {
-        put_u16(t->order + 2u * k, slot);
+        kf_put_u16(t->order + 2u * k, slot);
     }
 }
 

@@ -1,7 +1,7 @@
 /* Shapes: weights (C, F), bias (C). v = master - base + residual is never stored: each pass computes it anew. */
 #include <string.h>
 
-#include "bytes.h"
+#include "../bytes.h"
 #include "codec.h"
 #include "fixed.h"
 #include "kilofed/params.h"
@@ -183,7 +183,7 @@ static uint32_t pack(kf_update_t *u, uint32_t budget, uint32_t n) {
             const int32_t q = quantise(u, weight_change(u->params, u->base, u->residual, at.c, at.f));
             advance(&at, features);
             if (u->codec == KF_CODEC_INT32) {
-                put_u32(weights + 4u * (size_t)i, (uint32_t)q);
+                kf_put_u32(weights + 4u * (size_t)i, (uint32_t)q);
             } else if (u->codec == KF_CODEC_INT8) {
                 byte = (uint32_t)q;
             } else if (u->codec == KF_CODEC_INT4) {
@@ -221,7 +221,7 @@ static void finish_pack(kf_update_t *u) {
     for (uint32_t c = 0; c < classes; c++) {
         const int32_t v = bias_change(u->params, u->base, u->residual, c);
         if (is_int32) {
-            put_u32(bias + 4u * (size_t)c, (uint32_t)v);
+            kf_put_u32(bias + 4u * (size_t)c, (uint32_t)v);
         } else {
             bias[c] = (uint8_t)divide_rounded(v, step_b);
         }
@@ -231,10 +231,10 @@ static void finish_pack(kf_update_t *u) {
     u->blob[1] = KIND_UPDATE;
     u->blob[2] = u->codec;
     u->blob[3] = 0;
-    put_u16(u->blob + 4, classes);
-    put_u16(u->blob + 6, features);
-    put_u32(u->blob + 8, u->step_w);
-    put_u32(u->blob + 12, step_b);
+    kf_put_u16(u->blob + 4, classes);
+    kf_put_u16(u->blob + 6, features);
+    kf_put_u32(u->blob + 8, u->step_w);
+    kf_put_u32(u->blob + 12, step_b);
     u->phase = DONE;
 }
 
@@ -272,11 +272,11 @@ kf_status_t kf_update_encode(kf_codec_t codec, const kf_params_t *params, const 
 
 static int is_update(const uint8_t *blob, size_t blob_bytes, uint16_t classes, uint16_t features) {
     if (blob_bytes < KF_BLOB_HEADER_BYTES || blob[0] != KF_BLOB_VERSION || blob[1] != KIND_UPDATE
-        || blob[2] > KF_CODEC_TERNARY || blob[3] != 0 || get_u16(blob + 4) != classes || get_u16(blob + 6) != features
+        || blob[2] > KF_CODEC_TERNARY || blob[3] != 0 || kf_get_u16(blob + 4) != classes || kf_get_u16(blob + 6) != features
         || blob_bytes != kf_update_bytes((kf_codec_t)blob[2], classes, features)) {
         return 0;
     }
-    const uint32_t step_w = get_u32(blob + 8), step_b = get_u32(blob + 12);
+    const uint32_t step_w = kf_get_u32(blob + 8), step_b = kf_get_u32(blob + 12);
     return step_w >= 1 && step_w <= STEP_W_MAX && step_b >= 1 && step_b <= STEP_B_MAX
            && kf_codec_is_canonical(blob[2], blob + KF_BLOB_HEADER_BYTES, weight_count(classes, features));
 }
@@ -295,7 +295,7 @@ kf_status_t kf_update_accept(const kf_params_t *params, const kf_head_view_t *ba
         return KF_ERR_BLOB;
     }
     const uint8_t codec = blob[2], bias_codec = codec == KF_CODEC_INT32 ? KF_CODEC_INT32 : KF_CODEC_INT8;
-    const uint32_t step_w = get_u32(blob + 8), step_b = get_u32(blob + 12), n = weight_count(params->classes, params->features);
+    const uint32_t step_w = kf_get_u32(blob + 8), step_b = kf_get_u32(blob + 12), n = weight_count(params->classes, params->features);
     const uint8_t *weights = blob + KF_BLOB_HEADER_BYTES, *bias = weights + kf_codec_bytes(codec, n);
 
     position_t at = {0, 0};
