@@ -45,7 +45,8 @@ def command(
 
     A file is an update blob, a head blob, or a whole .tflite that began as --model: then what it changed is
     taken. The sums are exact integers: the order changes no bit. `kilofed export RUN --updates FOLDER` writes
-    the updates of a round.
+    the updates of a round; a run averages them into a head finer than the int8 one of its file, so a few
+    weights may differ by one step from that round's model.
 
     \b
     Example:
