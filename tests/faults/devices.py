@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from kilofed.processes import Process
 from kilofed.samples import Samples, digits_model_path
 
 
-class Victim:
+class Victim(ABC):
     """A device behind a proxy. `act` on it with kill, start, pause and resume, from any hook."""
 
     emulated = False
@@ -45,21 +46,21 @@ class Victim:
         return identity_of(self.device)
 
     @property
+    @abstractmethod
     def pid(self) -> int:
         """The process that plays it, 0 for none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self) -> None:
         """Power."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kill(self) -> None:
         """No power."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """No process is left."""
-        raise NotImplementedError
 
     def restart(self) -> None:
         """A reset: what is in RAM is gone."""

@@ -11,6 +11,7 @@ holds no more than a frame of what it is sent; and afterwards a new peer is hear
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +75,7 @@ def _line(data: bytes) -> None:
             _message(frame.message)
 
 
-class Scene:
+class Scene(ABC):
     """An endpoint and the program that plays its peer and its owner."""
 
     peer: Direction
@@ -160,20 +161,21 @@ class Scene:
         deadline = self.endpoint.next_deadline()
         assert deadline is None or deadline == deadline
 
+    @abstractmethod
     def told(self, event: Any) -> None:
         """An event."""
 
+    @abstractmethod
     def open(self) -> None:
         """The sound beginning of a session, by the peer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def own(self, what: int) -> None:
         """A call of the endpoint's owner."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """A new peer comes."""
-        raise NotImplementedError
 
     def order(self) -> Train:
         """A training order of the program's."""
