@@ -7,6 +7,8 @@ import inspect
 
 import pytest
 
+pytest_plugins = ["tests.errors_raised"]
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
