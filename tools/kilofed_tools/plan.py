@@ -29,7 +29,8 @@ from kilofed_tools.tflite import Op, Operator, TFLiteModel, read_model
 ALIGN = 4
 OWN_PLAN_MAX = 80  # activations that the device places by itself: KF_MODEL_OWN_PLAN_MAX
 OFFSET_MAX = 1 << 24  # KF_MODEL_TENSOR_BYTES_MAX
-MULTIPLIER_BYTES = 8  # scratch of a convolution for one channel with a scale of its own
+CHANNEL_BYTES = 12  # scratch of a convolution for one output channel: kf_channel_t
+DEPTHWISE_TAPS_MAX = 25  # places of a window for which depthwise convolutions get more: KF_DEPTHWISE_TAPS_MAX
 _SEARCH_ROUNDS = 4000  # placements tried at most; the search ends early when the lower bound is met
 _SEARCH_COST = 1 << 21  # and fewer when there are many activations: rounds * n^2
 
@@ -67,12 +68,20 @@ def _front_padding(size: int, out: int, window: int, stride: int) -> int:
 
 
 def scratch_bytes(model: TFLiteModel, op: Operator) -> int:
-    """Bytes an operator needs beside its tensors while it runs: the multipliers of a per-channel
-    convolution."""
+    """Bytes an operator needs beside its tensors while it runs: a convolution's prepared channels, and what
+    its kernels copy of the image (firmware/src/nn/kernels.h)."""
     if op.code not in (Op.CONV_2D, Op.DEPTHWISE_CONV_2D):
         return 0
-    scales = len(model.tensors[op.inputs[1]].scales)
-    return scales * MULTIPLIER_BYTES if scales > 1 else 0
+    filters, out = model.tensors[op.inputs[1]], model.tensors[op.outputs[0]]
+    channels = 4 + CHANNEL_BYTES * out.shape[3]
+    if op.code == Op.CONV_2D:
+        terms = filters.elements // filters.shape[0]
+        return channels + 4 * _round_up(terms)
+    _, k_h, k_w, _ = filters.shape
+    reach = (out.shape[2] - 1) * op.option("stride_w") + (k_w - 1) * op.option("dilation_w_factor") + 1
+    one_filter = out.shape[3] == model.tensors[op.inputs[0]].shape[3]
+    small = one_filter and k_h * k_w <= DEPTHWISE_TAPS_MAX and reach <= 1 << 16
+    return channels + 4 * k_h + (8 * k_h * (k_w + reach) if small else 0)
 
 
 def in_place_inputs(model: TFLiteModel, op: Operator) -> tuple[int, ...]:

@@ -39,26 +39,6 @@ int32_t kf_channel_bias(const kf_node_t *node, const kf_io_t *io, int32_t channe
     return io->in[2] == NULL ? 0 : kf_le32(io->in[2] + 4u * (uint32_t)channel);
 }
 
-uint32_t kf_channels_bytes(const kf_node_t *node) {
-    return node->in[1].scales > 1 ? node->in[1].scales * (uint32_t)sizeof(kf_requant_t) : 0u;
-}
-
-kf_channels_t kf_channels_ready(const kf_node_t *node, const kf_io_t *io, uint32_t first_slice, kf_requant_t *one) {
-    int32_t count = node->in[1].scales;
-    kf_channels_t channels = {one, 0};
-    if (count > 1) {
-        kf_requant_t *by = io->scratch;
-        for (int32_t c = 0; first_slice == 0 && c < count; c++) {
-            by[c] = kf_channel_requant(node, c);
-        }
-        channels.by = by;
-        channels.step = 1;
-    } else {
-        *one = kf_channel_requant(node, 0);
-    }
-    return channels;
-}
-
 uint32_t kf_mul_saturating(uint32_t a, uint32_t b) {
     return b != 0 && a > 0xFFFFFFFFu / b ? 0xFFFFFFFFu : a * b;
 }

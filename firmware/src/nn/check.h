@@ -22,17 +22,6 @@ kf_requant_t kf_channel_requant(const kf_node_t *node, int32_t channel);
 /* Bias of output channel `channel`, 0 without a bias. */
 int32_t kf_channel_bias(const kf_node_t *node, const kf_io_t *io, int32_t channel);
 
-/* The multipliers of a convolution's channels: in scratch when each has its own (made with slice 0), else one for all. */
-typedef struct kf_channels {
-    const kf_requant_t *by;
-    int32_t step; /* 1: by[channel]; 0: by[0] */
-} kf_channels_t;
-
-kf_channels_t kf_channels_ready(const kf_node_t *node, const kf_io_t *io, uint32_t first_slice, kf_requant_t *one);
-
-/* Bytes of scratch that kf_channels_ready() uses. */
-uint32_t kf_channels_bytes(const kf_node_t *node);
-
 /* a * b, or the largest value when that does not fit: costs of hostile models must not look small. */
 uint32_t kf_mul_saturating(uint32_t a, uint32_t b);
 

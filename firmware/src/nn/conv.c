@@ -1,6 +1,8 @@
 /* CONV_2D, int8, with groups. Weights [out_c][k_h][k_w][depth], depth = in_c / groups; bias [out_c]. */
 #include "convolve.h"
 
+#include <stddef.h>
+
 static const kf_conv_fields_t fields = {KF_CONV_ACTIVATION, KF_CONV_DILATION_W, KF_CONV_DILATION_H};
 
 static kf_model_fault_t check(kf_node_t *node) {
@@ -18,79 +20,73 @@ static kf_model_fault_t check(kf_node_t *node) {
     return kf_check_weights(node, g.out_c, 0);
 }
 
-/* Filters up to this size see a copy of their patch: one run of values, instead of several short ones that may be cut off. */
-enum { GATHER_BYTES = 64 };
+/* Products of a sum. */
+static uint32_t terms_of(const kf_node_t *node) {
+    return node->in[1].elements / (uint32_t)node->in[1].dims[0];
+}
 
-/* The whole window of the first group, [k_h][k_w][in_c], as the filter lies; the zero point where the image ends. */
-static void gather(const kf_conv_t *c, const kf_patch_t *p, int8_t *to) {
+static void work(const kf_node_t *node, kf_work_t *work) {
+    kf_conv_work(node, kf_patches_bytes(terms_of(node)), work);
+}
+
+/* One window row of a patch: value `at` and what follows, `depth` values at each of k_w places of which `columns` lie inside. */
+static void put_row(const kf_conv_t *c, kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, kf_part_t columns) {
     const kf_window_t *g = &c->g;
-    const int8_t *x = p->x;
-    int32_t row_values = g->k_w * g->in_c;
-    int32_t values = p->columns * g->in_c;
-    if (p->rows < g->k_h || p->columns < g->k_w) {
-        for (int32_t i = 0; i < g->k_h * row_values; i++) {
-            to[i] = (int8_t)-c->x_offset;
+    int32_t depth = c->node->in[1].dims[3];
+    int32_t step = g->dilation_w * g->in_c;
+    kf_patch_put(p, index, at, NULL, columns.first * depth);
+    if (step == depth) {
+        kf_patch_put(p, index, at + columns.first * depth, x + columns.first * step, (columns.end - columns.first) * depth);
+    } else {
+        for (int32_t k = columns.first; k < columns.end; k++) {
+            kf_patch_put(p, index, at + k * depth, x + k * step, depth);
         }
-        to += p->position * g->in_c;
     }
-    for (int32_t row = p->rows; row > 0; row--) {
-        for (int32_t i = 0; i < values; i++) {
-            to[i] = x[i];
+    kf_patch_put(p, index, at + columns.end * depth, NULL, (g->k_w - columns.end) * depth);
+}
+
+/* The patch of output column out_x, for the group whose channels begin at `channel`. */
+static void put(const kf_conv_t *c, kf_patches_t *p, int32_t index, kf_row_t at, int32_t out_x, int32_t channel) {
+    const kf_window_t *g = &c->g;
+    int32_t values = g->k_w * c->node->in[1].dims[3];
+    int32_t x = out_x * g->stride_w - g->pad_w;
+    int32_t y = at.y * g->stride_h - g->pad_h;
+    kf_part_t columns = kf_window_part(x, g->k_w, g->dilation_w, g->in_w);
+    for (int32_t k = 0; k < g->k_h; k++, y += g->dilation_h) {
+        int32_t row = kf_conv_input_row(c, at.b, y);
+        if (row < 0) {
+            kf_patch_put(p, index, k * values, NULL, values);
+        } else {
+            put_row(c, p, index, k * values, (const int8_t *)c->io->in[0] + row + x * g->in_c + channel, columns);
         }
-        to += row_values;
-        x += g->dilation_h * g->in_w * g->in_c;
     }
 }
 
-/* Filters are taken by four. What is contiguous of a patch is one row of a span; where that is no more than one position
- * (dilation, groups), a span is a column of the window. */
-static void pixel(const kf_conv_t *c, const kf_patch_t *p, int8_t *out) {
+static void conv_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
     const kf_window_t *g = &c->g;
-    int8_t gathered[GATHER_BYTES];
     int32_t depth = c->node->in[1].dims[3];
-    int32_t filter = g->k_h * g->k_w * depth;
-    kf_span_t s = {p->rows, g->dilation_h * g->in_w * g->in_c, g->k_w * depth, depth, filter, c->x_offset};
-    int32_t spans = p->columns;
-    const int8_t *x = p->x;
-    const int8_t *w = (const int8_t *)c->io->in[1] + p->position * depth;
-    if (p->rows == 0) {
-        spans = 0; /* a dilated window can miss the image */
-    } else if (g->dilation_w == 1 && depth == g->in_c) {
-        s.values = p->columns * depth;
-        spans = 1;
-        if (filter <= GATHER_BYTES && g->k_h > 1) {
-            gather(c, p, gathered);
-            x = gathered;
-            w = (const int8_t *)c->io->in[1];
-            s.rows = 1;
-            s.values = filter;
-        }
-    }
-    int32_t per_group = g->out_c / (g->in_c / depth);
-    int32_t end = per_group;
-    for (int32_t channel = 0, count; channel < g->out_c; channel += count) {
-        if (channel == end) {
-            end += per_group;
-            x += depth;
-        }
-        count = channel + 4 <= end ? 4 : 1;
-        int32_t sum[4];
-        kf_conv_begin(c, channel, sum, count);
-        for (int32_t span = 0; span < spans; span++) {
-            const int8_t *x_span = x + span * g->dilation_w * g->in_c;
-            if (count == 4) {
-                kf_dot4(&s, x_span, w + span * depth, sum);
-            } else {
-                kf_dot1(&s, x_span, w + span * depth, sum);
+    int32_t groups = g->in_c / depth;
+    kf_patches_t p = {c->scratch, (int32_t)terms_of(c->node), -c->node->in[0].zp, 0};
+    kf_filters_t f = {NULL, NULL, g->out_c / groups, c->output};
+    for (int32_t out_x = 0, some; out_x < g->out_w; out_x += some) {
+        some = g->out_w - out_x < kf_patches_at_once ? g->out_w - out_x : kf_patches_at_once;
+        f.w = (const int8_t *)c->io->in[1];
+        f.channels = c->channels;
+        for (int32_t group = 0; group < groups; group++) {
+            p.filled = 0;
+            for (int32_t k = 0; k < some; k++) {
+                put(c, &p, k, at, out_x + k, group * depth);
             }
+            kf_convolve(&f, &p, some, out + group * f.count, g->out_c);
+            f.w += f.count * p.terms;
+            f.channels += f.count;
         }
-        kf_finish(&c->finish, channel, sum, count, out + channel);
-        w += count * filter;
+        out += some * g->out_c;
     }
 }
 
 static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count) {
-    kf_conv_run(node, io, first, count, &fields, pixel);
+    kf_conv_run(node, io, first, count, &fields, terms_of(node), conv_row);
 }
 
-const kf_op_t kf_op_conv = {KF_BUILTIN_CONV_2D, KF_OPTIONS_CONV, check, kf_conv_work, run};
+const kf_op_t kf_op_conv = {KF_BUILTIN_CONV_2D, KF_OPTIONS_CONV, check, work, run};

@@ -14,55 +14,56 @@ kf_model_fault_t kf_conv_geometry(const kf_node_t *node, const kf_conv_fields_t 
     return kf_window_read(node, fields->activation, g);
 }
 
-void kf_conv_work(const kf_node_t *node, kf_work_t *work) {
+void kf_conv_work(const kf_node_t *node, uint32_t kernel_bytes, kf_work_t *work) {
     const int32_t *out = node->out.dims;
     work->slices = (uint32_t)(out[0] * out[1]);
     work->macs = kf_mul_saturating((uint32_t)out[2], node->in[1].elements);
-    work->scratch_bytes = kf_channels_bytes(node);
+    work->scratch_bytes = (uint32_t)sizeof(kf_prepared_t) + (uint32_t)sizeof(kf_channel_t) * (uint32_t)out[3] + kernel_bytes;
 }
 
-void kf_conv_begin(const kf_conv_t *c, int32_t channel, int32_t *sum, int32_t count) {
-    const uint8_t *bias = c->io->in[2];
-    for (int32_t k = 0; k < count; k++) {
-        sum[k] = bias == NULL ? 0 : kf_le32(bias + 4 * (channel + k));
+/* |sum| <= |bias| + terms * 2^15, and terms <= 2^16. */
+static void prepare(const kf_node_t *node, const kf_io_t *io, uint32_t terms, kf_prepared_t *to) {
+    int32_t count = node->out.dims[3];
+    kf_requant_t by = kf_channel_requant(node, 0);
+    to->narrow = 1;
+    for (int32_t c = 0; c < count; c++) {
+        if (c > 0 && node->in[1].scales > 1) {
+            by = kf_channel_requant(node, c);
+        }
+        kf_channel_t *channel = &to->channel[c];
+        channel->bias = kf_channel_bias(node, io, c);
+        channel->mult = by.mult;
+        channel->right = by.mult == 0 ? 0 : -1 - by.shift;
+        uint32_t size = channel->bias < 0 ? 0u - (uint32_t)channel->bias : (uint32_t)channel->bias;
+        if (channel->right < 0 || terms > 1u << 14 || size >= (1u << 30) - (terms << 15)) {
+            to->narrow = 0;
+        }
     }
 }
 
-static void row(const kf_conv_t *c, kf_row_t at, kf_conv_pixel_t pixel, int8_t *out) {
-    const kf_window_t *g = &c->g;
-    kf_patch_t p;
-    int32_t y = at.y * g->stride_h - g->pad_h;
-    kf_part_t rows = kf_window_part(y, g->k_h, g->dilation_h, g->in_h);
-    p.rows = rows.end - rows.first;
-    y = at.b * g->in_h + y + rows.first * g->dilation_h;
-    for (int32_t out_x = 0; out_x < g->out_w; out_x++) {
-        int32_t x = out_x * g->stride_w - g->pad_w;
-        kf_part_t columns = kf_window_part(x, g->k_w, g->dilation_w, g->in_w);
-        p.columns = columns.end - columns.first;
-        p.position = rows.first * g->k_w + columns.first;
-        p.x = (const int8_t *)c->io->in[0] + (y * g->in_w + x + columns.first * g->dilation_w) * g->in_c;
-        pixel(c, &p, out);
-        out += g->out_c;
-    }
+int32_t kf_conv_input_row(const kf_conv_t *c, int32_t batch, int32_t y) {
+    return y < 0 || y >= c->g.in_h ? -1 : (batch * c->g.in_h + y) * c->g.in_w * c->g.in_c;
 }
 
 void kf_conv_run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count, const kf_conv_fields_t *fields,
-                 kf_conv_pixel_t pixel) {
+                 uint32_t terms, kf_conv_row_t row) {
     kf_conv_t c;
-    kf_requant_t one;
+    kf_prepared_t *prepared = io->scratch;
     if (kf_conv_geometry(node, fields, &c.g) != KF_FAULT_NONE) {
         return; /* judged when the model was opened */
     }
+    if (first == 0) {
+        prepare(node, io, terms, prepared);
+    }
     c.node = node;
     c.io = io;
-    kf_channels_t channels = kf_channels_ready(node, io, first, &one);
-    c.finish.by = channels.by;
-    c.finish.step = channels.step;
-    c.finish.out_zp = node->out.zp;
-    c.finish.low = c.g.range.low;
-    c.finish.high = c.g.range.high;
-    c.x_offset = -node->in[0].zp;
+    c.output.zp = node->out.zp;
+    c.output.low = c.g.range.low;
+    c.output.high = c.g.range.high;
+    c.output.narrow = prepared->narrow;
+    c.channels = prepared->channel;
+    c.scratch = prepared->channel + c.g.out_c;
     for (uint32_t slice = first; slice < first + count; slice++) {
-        row(&c, kf_window_row(&c.g, slice), pixel, (int8_t *)io->out + (int32_t)slice * c.g.out_w * c.g.out_c);
+        row(&c, kf_window_row(&c.g, slice), (int8_t *)io->out + (int32_t)slice * c.g.out_w * c.g.out_c);
     }
 }

@@ -37,26 +37,28 @@ static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32
     const int8_t *x = (const int8_t *)io->in[0] + (int32_t)(first / (uint32_t)classes) * features;
     int8_t *out = (int8_t *)io->out + first;
     int8_t *end = out + count;
-    kf_span_t s = {1, 0, 0, features, features, -node->in[0].zp};
-    kf_requant_t by[4];
-    kf_finish_t finish = {by, node->in[1].scales > 1, node->out.zp, range.low, range.high};
-    by[0] = kf_channel_requant(node, 0);
+    int32_t x_offset = -node->in[0].zp;
+    kf_channel_t channel[4];
+    kf_output_t output = {node->out.zp, range.low, range.high, 0};
+    kf_requant_t by = kf_channel_requant(node, 0);
     while (out != end) {
         int32_t some = end - out >= 4 && c + 4 <= classes ? 4 : 1;
         int32_t sum[4];
         for (int32_t k = 0; k < some; k++) {
             sum[k] = kf_channel_bias(node, io, c + k);
-            if (finish.step != 0) {
-                by[k] = kf_channel_requant(node, c + k);
+            if (node->in[1].scales > 1) {
+                by = kf_channel_requant(node, c + k);
             }
+            channel[k].mult = by.mult;
+            channel[k].right = -1 - by.shift;
         }
         const int8_t *w = (const int8_t *)io->in[1] + c * features;
         if (some == 4) {
-            kf_dot4(&s, x, w, sum);
+            kf_dot4(x, x_offset, w, features, sum);
         } else {
-            kf_dot1(&s, x, w, sum);
+            kf_dot1(x, x_offset, w, features, sum);
         }
-        kf_finish(&finish, 0, sum, some, out);
+        kf_finish(&output, channel, sum, some, out);
         out += some;
         c += some;
         if (c == classes) {

@@ -1,91 +1,131 @@
 /* The kernels in plain C. Sums are kept unsigned, because a bias may wrap them. */
 #include "kernels.h"
 
+#include <stddef.h>
+
+static inline int8_t value_of(const kf_output_t *o, const kf_channel_t *channel, uint32_t sum) {
+    int32_t value = o->narrow ? kf_requant_narrow((int32_t)sum, channel->mult, channel->right)
+                              : kf_requant_any((int32_t)sum, channel->mult, channel->right);
+    return (int8_t)kf_clamp(value + o->zp, o->low, o->high);
+}
+
+void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t *sum, int32_t count, int8_t *out) {
+    for (int32_t k = 0; k < count; k++) {
+        out[k] = value_of(o, &channels[k], (uint32_t)sum[k]);
+    }
+}
+
+/* ---- fully connected --------------------------------------------------------------------------------------------- */
+
 /* Four filters share what is loaded of the image. */
-void kf_dot4(const kf_span_t *s, const int8_t *x, const int8_t *w, int32_t *sum) {
-    const int8_t *w1 = w + s->filter;
-    const int8_t *w2 = w1 + s->filter;
-    const int8_t *w3 = w2 + s->filter;
-    int32_t x_offset = s->x_offset;
+void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+    const int8_t *w1 = w + terms;
+    const int8_t *w2 = w1 + terms;
+    const int8_t *w3 = w2 + terms;
+    const int8_t *end = x + terms;
     uint32_t sum0 = (uint32_t)sum[0], sum1 = (uint32_t)sum[1], sum2 = (uint32_t)sum[2], sum3 = (uint32_t)sum[3];
-    for (int32_t row = s->rows; row > 0; row--) {
-        int32_t skip = s->w_row - s->values;
-        const int8_t *end = x + s->values;
-        do {
-            int32_t value = *x++ + x_offset;
-            sum0 += (uint32_t)(*w++ * value);
-            sum1 += (uint32_t)(*w1++ * value);
-            sum2 += (uint32_t)(*w2++ * value);
-            sum3 += (uint32_t)(*w3++ * value);
-        } while (x != end);
-        x += s->x_row - s->values;
-        w += skip;
-        w1 += skip;
-        w2 += skip;
-        w3 += skip;
-    }
-    sum[0] = (int32_t)sum0;
-    sum[1] = (int32_t)sum1;
-    sum[2] = (int32_t)sum2;
-    sum[3] = (int32_t)sum3;
-}
-
-void kf_dot1(const kf_span_t *s, const int8_t *x, const int8_t *w, int32_t *sum) {
-    int32_t x_offset = s->x_offset;
-    uint32_t total = (uint32_t)*sum;
-    for (int32_t row = s->rows; row > 0; row--) {
-        for (int32_t i = 0; i < s->values; i++) {
-            total += (uint32_t)(w[i] * (x[i] + x_offset));
-        }
-        x += s->x_row;
-        w += s->w_row;
-    }
-    *sum = (int32_t)total;
-}
-
-void kf_depthwise4(const kf_places_t *p, const int8_t *x, const int8_t *w, int32_t *sum) {
-    int32_t x_offset = p->x_offset;
-    uint32_t sum0 = (uint32_t)sum[0], sum1 = (uint32_t)sum[1], sum2 = (uint32_t)sum[2], sum3 = (uint32_t)sum[3];
-    for (int32_t row = p->rows; row > 0; row--) {
-        for (int32_t column = p->columns; column > 0; column--) {
-            sum0 += (uint32_t)(w[0] * (x[0] + x_offset));
-            sum1 += (uint32_t)(w[1] * (x[1] + x_offset));
-            sum2 += (uint32_t)(w[2] * (x[2] + x_offset));
-            sum3 += (uint32_t)(w[3] * (x[3] + x_offset));
-            x += p->x_column;
-            w += p->w_column;
-        }
-        x += p->x_row;
-        w += p->w_row;
-    }
-    sum[0] = (int32_t)sum0;
-    sum[1] = (int32_t)sum1;
-    sum[2] = (int32_t)sum2;
-    sum[3] = (int32_t)sum3;
-}
-
-void kf_depthwise1(const kf_places_t *p, const int8_t *x, const int8_t *w, int32_t *sum) {
-    int32_t x_offset = p->x_offset;
-    int32_t x_column = p->x_column;
-    int32_t w_column = p->w_column;
-    uint32_t total = (uint32_t)*sum;
-    for (int32_t row = p->rows; row > 0; row--) {
-        for (int32_t column = p->columns; column > 0; column--) {
-            total += (uint32_t)(*w * (*x + x_offset));
-            x += x_column;
-            w += w_column;
-        }
-        x += p->x_row;
-        w += p->w_row;
-    }
-    *sum = (int32_t)total;
-}
-
-void kf_finish(const kf_finish_t *f, int32_t channel, const int32_t *sum, int32_t count, int8_t *out) {
-    const kf_requant_t *by = f->by + channel * f->step;
-    const int32_t *end = sum + count;
     do {
-        *out++ = (int8_t)kf_clamp(kf_requant(*sum, *by) + f->out_zp, f->low, f->high);
-        by += f->step;
-    } while (++sum != end);
+        int32_t value = *x++ + x_offset;
+        sum0 += (uint32_t)(*w++ * value);
+        sum1 += (uint32_t)(*w1++ * value);
+        sum2 += (uint32_t)(*w2++ * value);
+        sum3 += (uint32_t)(*w3++ * value);
+    } while (x != end);
+    sum[0] = (int32_t)sum0;
+    sum[1] = (int32_t)sum1;
+    sum[2] = (int32_t)sum2;
+    sum[3] = (int32_t)sum3;
+}
+
+void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+    uint32_t total = (uint32_t)*sum;
+    for (int32_t i = 0; i < terms; i++) {
+        total += (uint32_t)(w[i] * (x[i] + x_offset));
+    }
+    *sum = (int32_t)total;
+}
+
+/* ---- convolution: two patches of int16, one behind the other ------------------------------------------------------- */
+
+const int32_t kf_patches_at_once = 2;
+
+void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count) {
+    int16_t *to = (int16_t *)p->memory + index * p->terms + at;
+    int32_t x_offset = p->x_offset;
+    for (int32_t i = 0; i < count; i++) {
+        to[i] = x == NULL ? 0 : (int16_t)(x[i] + x_offset);
+    }
+}
+
+/* Two filters on two patches: four loads for four products. */
+static void block(const int16_t *x, const int8_t *w, int32_t terms, uint32_t sum[4]) {
+    const int16_t *x1 = x + terms;
+    const int8_t *w1 = w + terms;
+    const int16_t *end = x1;
+    uint32_t sum0 = sum[0], sum1 = sum[1], sum2 = sum[2], sum3 = sum[3];
+    do {
+        int32_t a = *x++, b = *x1++, u = *w++, v = *w1++;
+        sum0 += (uint32_t)(a * u);
+        sum1 += (uint32_t)(a * v);
+        sum2 += (uint32_t)(b * u);
+        sum3 += (uint32_t)(b * v);
+    } while (x != end);
+    sum[0] = sum0;
+    sum[1] = sum1;
+    sum[2] = sum2;
+    sum[3] = sum3;
+}
+
+static uint32_t dot(const int16_t *x, const int8_t *w, int32_t terms, uint32_t sum) {
+    for (int32_t i = 0; i < terms; i++) {
+        sum += (uint32_t)(x[i] * w[i]);
+    }
+    return sum;
+}
+
+void kf_convolve(const kf_filters_t *f, const kf_patches_t *p, int32_t patches, int8_t *out, int32_t out_step) {
+    const int16_t *x = (const int16_t *)p->memory;
+    const int8_t *w = f->w;
+    const kf_channel_t *channel = f->channels;
+    int32_t left = f->count;
+    for (; patches == 2 && left >= 2; left -= 2, channel += 2, w += 2 * p->terms, out += 2) {
+        uint32_t sum[4] = {(uint32_t)channel[0].bias, (uint32_t)channel[1].bias, (uint32_t)channel[0].bias,
+                           (uint32_t)channel[1].bias};
+        block(x, w, p->terms, sum);
+        out[0] = value_of(&f->output, channel, sum[0]);
+        out[1] = value_of(&f->output, channel + 1, sum[1]);
+        out[out_step] = value_of(&f->output, channel, sum[2]);
+        out[out_step + 1] = value_of(&f->output, channel + 1, sum[3]);
+    }
+    for (; left > 0; left--, channel++, w += p->terms, out++) {
+        for (int32_t k = 0; k < patches; k++) {
+            out[k * out_step] = value_of(&f->output, channel, dot(x + k * p->terms, w, p->terms, (uint32_t)channel->bias));
+        }
+    }
+}
+
+/* ---- depthwise convolution: as the tensors lie --------------------------------------------------------------------- */
+
+void kf_depthwise_row(const kf_depthwise_t *d, const int8_t *x, const int32_t *rows, int8_t *out) {
+    for (int32_t out_x = 0; out_x < d->out_w; out_x++) {
+        int32_t origin = out_x * d->stride - d->pad;
+        for (int32_t c = 0, in_c = 0, copy = 0; c < d->out_c; c++) {
+            uint32_t sum = (uint32_t)d->channels[c].bias;
+            const int8_t *w = d->w + c;
+            for (int32_t i = 0; i < d->k_h; i++) {
+                const int8_t *row = x + rows[i] + in_c;
+                int32_t at = origin;
+                for (int32_t j = 0; j < d->k_w; j++, at += d->dilation, w += d->out_c) {
+                    if (rows[i] >= 0 && at >= 0 && at < d->in_w) {
+                        sum += (uint32_t)(*w * (row[at * d->in_c] + d->x_offset));
+                    }
+                }
+            }
+            *out++ = value_of(&d->output, &d->channels[c], sum);
+            if (++copy == d->multiplier) {
+                copy = 0;
+                in_c++;
+            }
+        }
+    }
 }

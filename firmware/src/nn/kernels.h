@@ -2,10 +2,15 @@
  * links one (KF_KERNELS in CMakeLists.txt, by the board's core). Each gives the same integers.
  *
  *     kernels.c          plain C, for any core
- *     small/kernels.c    plain C for cores with few registers and without a long multiplication: Cortex-M0, M0+
+ *     small/kernels.c    cores with few registers and without a long multiplication: Cortex-M0, M0+
  *     dsp/kernels.c      Arm cores with the DSP extension: Cortex-M4, M7, M33
  *
- * Nothing here assumes an alignment. Sums stay inside int32 as KF_TERMS_MAX (check.h) has it; biases may wrap them.
+ * Nothing here assumes an alignment of tensors. Sums stay inside int32 as KF_TERMS_MAX (check.h) has it; biases may wrap them.
+ *
+ * A convolution goes over its output row by row. What a window position reads is first copied into a *patch*, in the form the
+ * family's inner loop wants (widened, offset added, reordered); from then on nothing of the image is read. So the window may be
+ * cut off by the image's edge, dilated, or one group of many, its rows may lie anywhere, and the output may overwrite what
+ * was read: the inner loop sees one contiguous run of values against filters that are contiguous in the file.
  */
 #ifndef KF_NN_KERNELS_H
 #define KF_NN_KERNELS_H
@@ -14,39 +19,91 @@
 
 #include "requant.h"
 
-/* A part of an image and the same part of a filter: `rows` runs of `values`, each contiguous in both. */
-typedef struct kf_span {
-    int32_t rows;         /* 1 at least */
-    int32_t x_row, w_row; /* from one row to the next */
-    int32_t values;       /* 1 at least */
-    int32_t filter;       /* from one filter to the next */
-    int32_t x_offset;     /* -x_zp, -127..128 */
-} kf_span_t;
+/* What an output channel needs beside its weights: 12 bytes. */
+typedef struct kf_channel {
+    int32_t bias;
+    int32_t mult;  /* [2^30, 2^31), or 0 */
+    int32_t right; /* -1 - shift of kf_requant_t: -31..30; from 0 on the value is shifted right by right + 1 places */
+} kf_channel_t;
 
-/* sum[k] += the products of the image's part with that of filter k, for 4 filters, or for 1. */
-void kf_dot4(const kf_span_t *s, const int8_t *x, const int8_t *w, int32_t *sum);
-void kf_dot1(const kf_span_t *s, const int8_t *x, const int8_t *w, int32_t *sum);
+/* How sums become values. */
+typedef struct kf_output {
+    int32_t zp, low, high; /* -128..127 */
+    int32_t narrow;        /* 1: |sum| < 2^30 for every input, and right >= 0 for every channel: kf_requant_narrow() holds */
+} kf_output_t;
 
-/* Window positions, of which every channel is convolved with its own filter. */
-typedef struct kf_places {
-    int32_t rows, columns;      /* 1 at least */
-    int32_t x_column, w_column; /* from one position to the next */
-    int32_t x_row, w_row;       /* from behind a row to the start of the next one */
-    int32_t x_offset;           /* -x_zp */
-} kf_places_t;
+/* out[k] = the value of sum[k], which holds its bias already, for `count` (1 at least) channels. */
+void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t *sum, int32_t count, int8_t *out);
 
-/* sum[k] += the products of channel k of the image with channel k of the filter, for 4 channels side by side, or for 1. */
-void kf_depthwise4(const kf_places_t *p, const int8_t *x, const int8_t *w, int32_t *sum);
-void kf_depthwise1(const kf_places_t *p, const int8_t *x, const int8_t *w, int32_t *sum);
+/* ---- fully connected --------------------------------------------------------------------------------------------- */
 
-/* What makes an output of a sum. */
-typedef struct kf_finish {
-    const kf_requant_t *by; /* of channel 0 */
-    int32_t step;           /* 1: by[channel]; 0: by[0] */
-    int32_t out_zp, low, high;
-} kf_finish_t;
+/* sum[k] += the products of x[terms] and filter k of w[4][terms] (of w[terms]), terms >= 1. */
+void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum);
+void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum);
 
-/* out[k] = the value of sum[k], for `count` (1 at least) channels from `channel` on. */
-void kf_finish(const kf_finish_t *f, int32_t channel, const int32_t *sum, int32_t count, int8_t *out);
+/* ---- convolution ------------------------------------------------------------------------------------------------- */
+
+/* Room for the patches that a family works on at once, for patches of `terms` values; a multiple of 4. The same for all families,
+ * since the host plans with it: two patches of int16, four of int8, or one of index and value. */
+static inline uint32_t kf_patches_bytes(uint32_t terms) {
+    return 4u * ((terms + 3u) & ~3u);
+}
+
+/* How many patches this family works on at once, at most: 1..KF_PATCHES_MAX. */
+enum { KF_PATCHES_MAX = 4 };
+extern const int32_t kf_patches_at_once;
+
+/* Patches under way: `memory` has kf_patches_bytes(terms) bytes, aligned to 4. */
+typedef struct kf_patches {
+    uint32_t *memory;
+    int32_t terms;    /* values of a patch, 1..KF_TERMS_MAX */
+    int32_t x_offset; /* -x_zp, -127..128 */
+    int32_t filled;   /* the family's own; 0 before the first value of patch 0 */
+} kf_patches_t;
+
+/* Values [at, at + count) of patch `index` are x[count]; x NULL: they lie outside the image, whose value there is the zero point.
+ * Patches are filled one after another, each from its first value to its last. count >= 0. */
+void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count);
+
+/* The filters of a convolution, or of one of its groups. */
+typedef struct kf_filters {
+    const int8_t *w;              /* [count][terms] */
+    const kf_channel_t *channels; /* [count] */
+    int32_t count;                /* 1 at least */
+    kf_output_t output;
+} kf_filters_t;
+
+/* Every filter on patches [0, patches): out[patch * out_step + filter]. 1 <= patches <= kf_patches_at_once. */
+void kf_convolve(const kf_filters_t *f, const kf_patches_t *p, int32_t patches, int8_t *out, int32_t out_step);
+
+/* ---- depthwise convolution --------------------------------------------------------------------------------------- */
+
+/* A depthwise convolution, for one output row. w is [k_h][k_w][out_c]; output channel c reads input channel c / multiplier. */
+typedef struct kf_depthwise {
+    const int8_t *w;
+    const kf_channel_t *channels; /* [out_c] */
+    int32_t k_h, k_w;
+    int32_t in_w, in_c, out_w, out_c, multiplier;
+    int32_t stride, dilation, pad; /* along the row; pad before it */
+    int32_t x_offset;
+    kf_output_t output;
+    void *scratch; /* kf_depthwise_bytes() bytes, aligned to 4; kept between rows, arbitrary before the first */
+} kf_depthwise_t;
+
+enum { KF_DEPTHWISE_TAPS_MAX = 25 };
+
+/* Scratch of a depthwise convolution: for windows of at most KF_DEPTHWISE_TAPS_MAX places with one filter a channel, room for four
+ * channels of filters and of what the window's rows span, as int16. `reach` is (out_w - 1) * stride + (k_w - 1) * dilation + 1.
+ * 0 for others, and where it would not fit 16 MB. */
+static inline uint32_t kf_depthwise_bytes(uint32_t k_h, uint32_t k_w, uint32_t reach, uint32_t multiplier) {
+    if (multiplier != 1 || k_h > KF_DEPTHWISE_TAPS_MAX || k_w > KF_DEPTHWISE_TAPS_MAX || k_h * k_w > KF_DEPTHWISE_TAPS_MAX ||
+        reach > (1u << 16)) {
+        return 0;
+    }
+    return 8u * k_h * (k_w + reach);
+}
+
+/* All of one output row, [out_w][out_c]. rows[i] is where the window's row i begins, relative to x; negative: outside the image. */
+void kf_depthwise_row(const kf_depthwise_t *d, const int8_t *x, const int32_t *rows, int8_t *out);
 
 #endif

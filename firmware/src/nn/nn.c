@@ -9,6 +9,10 @@
 /* Price of starting an operator and of preparing one channel's multiplier, in multiply-accumulates. */
 enum { START_MACS = 64, CHANNEL_MACS = 32 };
 
+static uint32_t start_macs(const kf_node_t *node, const kf_work_t *work) {
+    return work->scratch_bytes == 0 ? START_MACS : START_MACS + node->in[1].scales * (uint32_t)CHANNEL_MACS;
+}
+
 size_t kf_nn_arena_bytes(const kf_model_t *m) {
     return m == NULL ? 0 : m->arena_bytes;
 }
@@ -103,7 +107,7 @@ static uint32_t run_slices(kf_nn_t *nn, uint32_t budget) {
     }
     if (nn->slice == 0) {
         nn->scratch = work.scratch_bytes == 0 ? 0 : kf_plan_gap(nn->model, own_plan(nn), nn->op, work.scratch_bytes);
-        spent = START_MACS + work.scratch_bytes / 8 * CHANNEL_MACS;
+        spent = start_macs(&node, &work);
     }
     for (uint32_t i = 0; i < KF_NODE_INPUTS; i++) {
         const kf_tensor_t *t = &node.in[i];
@@ -161,7 +165,7 @@ uint32_t kf_nn_macs(const kf_model_t *m, int to_features) {
         kf_node_t node;
         kf_work_t work;
         if (kf_op_work(m, op, NULL, &node, &work) == KF_FAULT_NONE) {
-            uint64_t macs = (uint64_t)work.slices * work.macs + START_MACS + work.scratch_bytes / 8 * CHANNEL_MACS;
+            uint64_t macs = (uint64_t)work.slices * work.macs + start_macs(&node, &work);
             total = macs > 0xFFFFFFFFu - total ? 0xFFFFFFFFu : total + (uint32_t)macs;
         }
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from engine_runner import ROOT, sources
 
-CODE_BYTES = 15_500  # all operators, Cortex-M0
+CODE_BYTES = 15_700  # all operators, Cortex-M0
 STACK_BYTES = 900  # of any call, without what the caller and interrupts use
 TOOL = "arm-none-eabi-"
 
@@ -29,8 +29,8 @@ THROUGH_POINTERS = {
     "kf_op_work": "work" + OPERATOR,
     "run_slices": "run" + OPERATOR,
     "pool": "average|maximum",
-    "kf_conv_run": "pixel",
-    "row": "average|maximum|pixel",
+    "kf_conv_run": "conv_row|depthwise_row",
+    "row": "average|maximum",
 }
 
 
