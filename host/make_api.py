@@ -50,6 +50,11 @@ SECTIONS = (
         ("Fleet", "Device", "new_identity"),
     ),
     (
+        "A strategy of one's own",
+        "`RunConfig.strategy` names it, `module:factory`; tools/GUIDE.md shows one in a run.",
+        ("Strategy", "Contribution", "Update", "Mean"),
+    ),
+    (
         "A run from inside",
         "For a program with an event loop of its own, and for looking at a run folder.",
         (

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adapted",
     "Board",
+    "Contribution",
     "Deadlines",
     "Device",
     "DeviceRound",
@@ -27,6 +28,7 @@ __all__ = [
     "Inspection",
     "KilofedError",
     "Kind",
+    "Mean",
     "Place",
     "Report",
     "RoundRecord",
@@ -34,6 +36,8 @@ __all__ = [
     "RunConfig",
     "RunEvent",
     "Samples",
+    "Strategy",
+    "Update",
     "__version__",
     "accuracy",
     "all_boards",
@@ -61,6 +65,7 @@ __all__ = [
 _HOMES = {
     "Adapted": ("kilofed_tools.adapt", "Adapted"),
     "Board": ("kilofed.boards.catalogue", "Board"),
+    "Contribution": ("kilofed_tools.strategies", "Contribution"),
     "Deadlines": ("kilofed.rounds.config", "Deadlines"),
     "Device": ("kilofed.fleet", "Device"),
     "DeviceRound": ("kilofed.rounds.records", "DeviceRound"),
@@ -73,6 +78,7 @@ _HOMES = {
     "Inspection": ("kilofed.inspection", "Inspection"),
     "KilofedError": ("kilofed.errors", "KilofedError"),
     "Kind": ("kilofed.rounds.records", "Kind"),
+    "Mean": ("kilofed_tools.strategies", "Mean"),
     "Place": ("kilofed.laboratory", "Place"),
     "Report": ("kilofed.report", "Report"),
     "RoundRecord": ("kilofed.rounds.records", "RoundRecord"),
@@ -80,6 +86,8 @@ _HOMES = {
     "RunConfig": ("kilofed.rounds.config", "RunConfig"),
     "RunEvent": ("kilofed.rounds.records", "RunEvent"),
     "Samples": ("kilofed.samples", "Samples"),
+    "Strategy": ("kilofed_tools.strategies", "Strategy"),
+    "Update": ("kilofed_tools.updates", "Update"),
     "accuracy": ("kilofed_tools.evaluate", "accuracy"),
     "all_boards": ("kilofed.boards.catalogue", "all"),
     "build": ("kilofed.boards", "build"),
@@ -126,6 +134,8 @@ if TYPE_CHECKING:
     from kilofed_tools.adapt import Adapted
     from kilofed_tools.convert import convert
     from kilofed_tools.evaluate import accuracy
+    from kilofed_tools.strategies import Contribution, Mean, Strategy
+    from kilofed_tools.updates import Update
 
 
 def __getattr__(name: str) -> Any:
@@ -138,4 +148,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """The public names, and none of the modules that this one needs or that were imported by somebody."""
+    return sorted(__all__)

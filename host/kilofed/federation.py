@@ -23,6 +23,7 @@ from kilofed.rounds.config import RunConfig
 from kilofed.rounds.engine import Engine
 from kilofed.rounds.globalmodel import GlobalModel
 from kilofed.rounds.records import Kind, Note, RunEvent
+from kilofed.rounds.strategy import load_strategy
 from kilofed.store import DATABASE, Run, create_run, open_run
 from kilofed.transports import tcp
 from kilofed_tools import heads
@@ -40,10 +41,12 @@ def resume_or_create(folder: Path, *, config: RunConfig, model: bytes) -> tuple[
     """The run in `folder`, open for writing, and whether it was there before. The caller closes it.
 
     A run that is there goes on with `config`, which may change what RunConfig says may change.
-    RunMismatchError when it was started with another model or other settings; else as store.create_run and
-    store.open_run.
+    RunMismatchError when it was started with another model or other settings, ConfigError when the strategy
+    that `config` names does not work; else as store.create_run and store.open_run.
     """
     digest = heads.file_hash(model).hex()
+    spec = heads.find_head(model)
+    load_strategy(config.strategy, classes=spec.classes, features=spec.features)
     if not (folder / DATABASE).is_file():
         return create_run(folder, config=config, model=model, model_hash=digest), False
     run = open_run(folder, write=True)
@@ -152,12 +155,20 @@ def engine_of(
     measure: Callable[[GlobalModel], float] | None = None,
     observers: Sequence[Callable[[RunEvent], None]] = (),
 ) -> Engine:
-    """The engine of a run, set to where the run stands."""
+    """The engine of a run, set to where the run stands.
+
+    The strategy that the run's settings name is imported and tried: ConfigError when it does not work. So a
+    run folder of somebody else's may name code to run; whoever only reads one runs none of it.
+    """
     state = run.master()
     rounds = run.rounds()
+    model = GlobalModel(run.model_of(0), None if state is None else state[1])
+    strategy = load_strategy(run.config.strategy, classes=model.classes, features=model.features)
+    if strategy is not None:
+        model.use(strategy, run.config.strategy, run.strategy_state())
     return Engine(
         run.config,
-        GlobalModel(run.model_of(0), None if state is None else state[1]),
+        model,
         run,
         done=run.last_round,
         tag=run.tag,

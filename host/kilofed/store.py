@@ -40,6 +40,7 @@ MODEL = "model.tflite"
 BASE = "base.tflite"
 CHECKPOINTS = "checkpoints"
 LOCK = "lock"
+STATE = "strategy_state"  # in meta, hex
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -222,12 +223,27 @@ class Run:
         finally:
             self._db.execute("ROLLBACK")
 
-    def commit(self, record: RoundRecord, *, master: bytes | None = None, model: bytes | None = None) -> None:
+    def strategy_state(self) -> bytes:
+        """What the strategy returned in the last training round, b"" before the first, and for FedAvg."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (STATE,)).fetchone()
+        try:
+            return b"" if row is None else bytes.fromhex(row[0])
+        except (TypeError, ValueError) as error:
+            raise _damaged(self.folder, error) from error
+
+    def commit(
+        self,
+        record: RoundRecord,
+        *,
+        master: bytes | None = None,
+        model: bytes | None = None,
+        state: bytes = b"",
+    ) -> None:
         """Makes a round permanent, whole or not at all.
 
         master: the int32 head blob after the round, and model: the whole .tflite with its head; both for a
-        training round, neither for a personal one. A personal round with a number that is there already
-        replaces it.
+        training round, neither for a personal one. state: of the strategy, for the next training round. A
+        personal round with a number that is there already replaces it.
         """
         self._must_write()
         if (record.kind is Kind.TRAIN) != (master is not None and model is not None):
@@ -264,6 +280,7 @@ class Run:
                     "INSERT OR REPLACE INTO master (id, round, head) VALUES (1, ?, ?)",
                     (record.number, master),
                 )
+                self._put_meta({STATE: state.hex()})
         if model is not None:
             with _translated(self.folder):
                 write_atomically(self.model_path, model)
@@ -622,7 +639,7 @@ def _unwritable(folder: Path, error: OSError | sqlite3.Error) -> RunFolderError:
     )
 
 
-def _damaged(folder: Path, error: sqlite3.Error) -> RunFolderError:
+def _damaged(folder: Path, error: Exception) -> RunFolderError:
     return RunFolderError(
         f"{folder / DATABASE} cannot be used ({error})",
         "check the disk, or use another folder",

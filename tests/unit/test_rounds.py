@@ -53,7 +53,9 @@ class MemoryLedger:
     notes: list[str] = field(default_factory=list)
     before_commit: Callable[[RoundRecord], None] = lambda record: None
 
-    def commit(self, record: RoundRecord, *, master: bytes | None, model: bytes | None) -> None:
+    def commit(
+        self, record: RoundRecord, *, master: bytes | None, model: bytes | None, state: bytes = b""
+    ) -> None:
         self.before_commit(record)
         self.records.append(record)
         self.masters.append(master)

@@ -1,5 +1,9 @@
 """A strategy of one's own: the median of the devices' changes, in place of their mean.
 
+    kilofed run --strategy tools.examples.median:Median ...
+
+in a run (from the folder that holds tools/), or on the files of a round that was:
+
     python tools/examples/median.py BASE.tflite OUT.tflite FILE...
 
 BASE is what everybody began with, each FILE what one device sent: an update, a head, or a .tflite. The
@@ -25,6 +29,16 @@ def median(updates: Sequence[Update]) -> strategies.Mean:
     W = np.median(np.stack([u.W for u in updates]).astype(np.int64), axis=0)
     b = np.median(np.stack([u.b for u in updates]).astype(np.int64), axis=0)
     return strategies.Mean(np.ceil(W).astype(np.int64), np.ceil(b).astype(np.int64))
+
+
+class Median:
+    """The median as a strategy; it keeps nothing from round to round."""
+
+    def combine(
+        self, contributions: Sequence[strategies.Contribution], state: bytes
+    ) -> tuple[strategies.Mean, bytes]:
+        """See kilofed_tools.strategies.Strategy."""
+        return median([part.update for part in contributions]), state
 
 
 def main(base_path: Path, out: Path, files: Sequence[Path]) -> None:

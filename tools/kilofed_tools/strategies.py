@@ -6,13 +6,17 @@ sums, changes no bit of the result. Memory is one head, whatever the number of d
 
 FedProx (Li et al. 2020, arXiv:1812.06127) needs nothing here: its proximal term is an option of the clients'
 training (TrainConfig.prox). FedAvgM (Hsu et al. 2019, arXiv:1909.06335) is FedAvg with a ServerMomentum
-behind it."""
+behind it.
+
+A strategy of one's own is an object with the one method of `Strategy`; FedAvgM here is one, and
+tools/examples/median.py another. `Gathered` brings it a round's updates."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +25,20 @@ from kilofed_tools.errors import StrategyError
 from kilofed_tools.trainer import BIAS_MAX, MAX_CLASSES, MAX_FEATURES, WEIGHT_MAX
 from kilofed_tools.updates import DELTA_B_MAX, DELTA_W_MAX, Update, decode_update
 
-__all__ = ["TOTAL_WEIGHT_MAX", "FedAvg", "Mean", "ServerMomentum", "Update", "apply", "decode_update"]
+__all__ = [
+    "TOTAL_WEIGHT_MAX",
+    "Contribution",
+    "FedAvg",
+    "FedAvgM",
+    "Gathered",
+    "Mean",
+    "ServerMomentum",
+    "Strategy",
+    "Update",
+    "apply",
+    "checked",
+    "decode_update",
+]
 
 Ints = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer[Any]]  # of any width
@@ -44,6 +61,27 @@ class Mean:
 
     W: Ints
     b: Ints
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a device brings to a round. samples: trained on, from 1; clamped to the ring it declared."""
+
+    update: Update
+    samples: int
+
+
+class Strategy(Protocol):
+    """What a round makes of its updates: a pure function, so that a replay of a run gives the same bytes.
+
+    contributions: at least one, sorted by device name, of one shape (C, F), every number within the bounds of
+    kilofed_tools.updates. state: what the last round returned, b"" in the first; the run keeps it with the
+    round. Any integers will do for the change: the master is saturated. Raise StrategyError when no change
+    can be made of them, and the run ends with its text."""
+
+    def combine(self, contributions: Sequence[Contribution], state: bytes) -> tuple[Mean, bytes]:
+        """The change of the master, and the state for the next round."""
+        ...
 
 
 def apply(mean: Mean, master_W: Integers, master_b: Integers) -> Head:
@@ -216,3 +254,101 @@ class ServerMomentum:
             ((self.velocity.b * self._beta + 16384) >> 15) + mean.b,
         )
         return self.velocity
+
+
+class FedAvgM:
+    """FedAvg with a server momentum, as a Strategy. Its state is the velocity: W, b, int64 little endian.
+
+    beta: as ServerMomentum's; a velocity of equal changes grows to 1 / (1 - beta) of one."""
+
+    def __init__(self, beta: float = 0.7) -> None:
+        self.beta = beta
+        ServerMomentum(beta)
+
+    def combine(self, contributions: Sequence[Contribution], state: bytes) -> tuple[Mean, bytes]:
+        """See Strategy."""
+        classes, features = contributions[0].update.W.shape
+        average = FedAvg(classes, features)
+        for part in contributions:
+            average.add(part.update, part.samples)
+        momentum = ServerMomentum(self.beta, self._velocity(state, classes, features))
+        change = momentum.step(average.mean())
+        return change, change.W.astype("<i8").tobytes() + change.b.astype("<i8").tobytes()
+
+    @staticmethod
+    def _velocity(state: bytes, classes: int, features: int) -> Mean | None:
+        if not state:
+            return None
+        if len(state) != 8 * classes * (features + 1):
+            raise StrategyError(
+                f"a velocity of {len(state)} bytes for a head of {classes} x {features}",
+                "start the momentum anew, in another run",
+            )
+        values = np.frombuffer(state, "<i8").astype(np.int64)
+        return Mean(values[: classes * features].reshape(classes, features), values[classes * features :])
+
+
+class Gathered(FedAvg):
+    """One round's updates for a Strategy, which wants them all at once: kept, C * F * 4 bytes a device.
+
+    What add() takes and refuses is FedAvg's. strategy, name: what combines them, and what to call it. state:
+    after the last round; mean() moves it on."""
+
+    def __init__(self, classes: int, features: int, strategy: Strategy, name: str, state: bytes) -> None:
+        super().__init__(classes, features)
+        self._strategy = strategy
+        self._name = name
+        self.state = state
+        self._parts: list[Contribution] = []
+
+    def add(self, update: Update, weight: int, ring: int | None = None) -> int:
+        """See FedAvg."""
+        used = super().add(update, weight, ring)
+        self._parts.append(Contribution(update, used))
+        return used
+
+    def merge(self, other: FedAvg) -> None:
+        """See FedAvg. StrategyError for sums of which the parts are not known."""
+        if not isinstance(other, Gathered):
+            raise StrategyError("a sum has lost the updates it was made of", "merge what was gathered")
+        super().merge(other)
+        self._parts += other._parts
+
+    def mean(self) -> Mean:
+        """The strategy's change, checked. StrategyError: nothing was added, or the strategy failed."""
+        super().mean()
+        parts = sorted(self._parts, key=lambda part: part.update.name)
+        change, self.state = checked(self._strategy, self._name, parts, self.state)
+        return change
+
+
+def checked(
+    strategy: Strategy, name: str, contributions: Sequence[Contribution], state: bytes
+) -> tuple[Mean, bytes]:
+    """What a strategy makes of contributions (at least one), looked at before it counts.
+
+    StrategyError, with its name: it raises something, or what it returns is no change of that shape."""
+    try:
+        made = strategy.combine(contributions, state)
+    except StrategyError:
+        raise
+    except Exception as error:
+        raise StrategyError(
+            f"the strategy {name} failed ({type(error).__name__}: {error})",
+            "correct it; --debug shows where it happened",
+        ) from error
+    shape = contributions[0].update.W.shape
+    wanted = f"return (Mean, bytes): W {shape} and b ({shape[0]},), integers, and the state"
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], bytes)):
+        raise StrategyError(f"the strategy {name} returned {type(made).__name__}", wanted)
+    change = made[0]
+    W, b = np.asarray(getattr(change, "W", None)), np.asarray(getattr(change, "b", None))
+    if W.shape != shape or b.shape != shape[:1]:
+        raise StrategyError(f"the strategy {name} returned a change of {W.shape}, {b.shape}", wanted)
+    if not all(np.issubdtype(a.dtype, np.integer) and np.can_cast(a.dtype, np.int64) for a in (W, b)):
+        raise StrategyError(f"the strategy {name} returned a change of {W.dtype}, {b.dtype}", wanted)
+    # The master stays within 2^30 and is saturated there, so no change beyond 2^32 differs from one of 2^32.
+    bound = 2**32
+    return Mean(np.clip(W.astype(np.int64), -bound, bound), np.clip(b.astype(np.int64), -bound, bound)), made[
+        1
+    ]

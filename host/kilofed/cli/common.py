@@ -138,6 +138,8 @@ def training_options(function: F) -> F:
                          help="Proximal term mu of FedProx."),
             click.option("--codec", type=click.Choice(["int32", "int8", "int4", "ternary"]), default="int8",
                          show_default=True, help="How devices pack their updates."),
+            click.option("--strategy", default="fedavg", show_default=True, metavar="MODULE:FACTORY",
+                         help="What makes one change of a round's updates: fedavg, or one of your own."),
             click.option("--fraction", type=float, default=1.0, show_default=True,
                          help="Share of the devices present that a round asks."),
             click.option("--quorum", type=float, default=1.0, show_default=True,

@@ -22,7 +22,7 @@ GROUPS = {
         "emulate", "board", "native", "data", "test", "samples", "alpha",
     ),
     "Training": ("epochs", "batch", "lr", "prox", "codec", "personal-epochs", "seed"),
-    "Rounds": ("rounds", "fraction", "quorum", "patience"),
+    "Rounds": ("rounds", "strategy", "fraction", "quorum", "patience"),
     "Deadlines, in seconds": ("deadline", "gather", "take", "rejoin", "goodbye"),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kilofed.errors import ConfigError
+from kilofed.rounds.strategy import FEDAVG, check_name
 
 #: Names of the update codecs, in the order of their numbers on the wire.
 CODECS = ("int32", "int8", "int4", "ternary")
@@ -58,6 +59,7 @@ class RunConfig:
     lr                learning rate for features at unit RMS, 0 < lr <= 8
     prox              proximal term mu of FedProx, 0 (off) to 1
     codec             of the updates: int32, int8, int4 or ternary
+    strategy          what averages the updates: "fedavg" or "module:factory" (kilofed.rounds.strategy)
     fraction          of the devices present that a round asks, 0 < fraction <= 1; at least one is asked
     quorum            of the cohort whose updates end the round at once, 0 < quorum <= 1
     patience          rounds in a row without one usable update after which the run gives up, 1 to 100
@@ -71,6 +73,7 @@ class RunConfig:
     lr: float = 0.1
     prox: float = 0.0
     codec: str = "int8"
+    strategy: str = FEDAVG
     fraction: float = 1.0
     quorum: float = 1.0
     patience: int = 3
@@ -104,6 +107,7 @@ class RunConfig:
             raise ConfigError(
                 f"codec is {self.codec!r}", f"choose one of {', '.join(CODECS)}", setting="codec"
             )
+        check_name(self.strategy)
 
     @property
     def codec_number(self) -> int:

@@ -66,10 +66,12 @@ KEEP_UPDATES = 65_536  # parameters up to which a round's update blobs are kept 
 class Ledger(Protocol):
     """Where rounds are kept.
 
-    Kilofed.store.Run, or a list in a test. `commit` returns when the round is safe.
+    Kilofed.store.Run, or a list in a test. `commit` returns when the round is safe. state: of the strategy.
     """
 
-    def commit(self, record: RoundRecord, *, master: bytes | None, model: bytes | None) -> None: ...
+    def commit(
+        self, record: RoundRecord, *, master: bytes | None, model: bytes | None, state: bytes = b""
+    ) -> None: ...
 
     def put_device(self, row: DeviceRow) -> None: ...
 
@@ -172,7 +174,8 @@ class Engine:
         """Gathers the fleet, then runs every round that is left, and the personal one.
 
         expected: devices waited for within the gather deadline. at_least: of them must come.
-        Raises FleetMissingError, RoundsFailedError, and whatever the ledger raises.
+        Raises FleetMissingError, RoundsFailedError, StrategyError when a strategy of one's own fails, and
+        whatever the ledger raises.
         """
         begun = self._now()
         self._emit(RunStarted(self.config, self.done, expected, self.model.classes, self.model.features))
@@ -266,7 +269,12 @@ class Engine:
                 accuracy=self._measure(self.model) if self._measure and average is not None else None,
             )
             if average is not None:
-                self._ledger.commit(record, master=self.model.master_blob(), model=self.model.export())
+                self._ledger.commit(
+                    record,
+                    master=self.model.master_blob(),
+                    model=self.model.export(),
+                    state=self.model.strategy_state,
+                )
             else:
                 self._ledger.commit(record, master=None, model=None)
             for member in cohort:

@@ -18,7 +18,7 @@ from kilofed.rounds.config import RunConfig, device_seed
 from kilofed.rounds.records import Kind
 from kilofed_tools import heads, metadata
 from kilofed_tools.errors import ModelContractError
-from kilofed_tools.strategies import FedAvg
+from kilofed_tools.strategies import FedAvg, Gathered, Strategy
 from kilofed_tools.trainer import Rate, lr_multipliers
 
 #: Added to the numbers of personal rounds on the wire, so that they meet no training round's.
@@ -30,7 +30,8 @@ class GlobalModel:
 
     model: the .tflite all devices of the run hold; ModelError when it is none, ModelContractError when it
     carries no calibration (then it was never made or brought into form by `kilofed convert`). master: an
-    earlier `master_blob`, to go on from; the file's own head by default.
+    earlier `master_blob`, to go on from; the file's own head by default. use() changes how updates are
+    averaged.
     """
 
     def __init__(self, model: bytes, master: bytes | None = None) -> None:
@@ -47,6 +48,21 @@ class GlobalModel:
         head = heads.read_head(model) if master is None else heads.decode_head(master)
         self._weights, self._bias = heads.master(head)
         self._head = heads.quantise(self.spec, self._weights, self._bias)
+        self._strategy: tuple[Strategy, str] | None = None
+        self._state = b""
+
+    def use(self, strategy: Strategy, name: str, state: bytes = b"") -> None:
+        """From now on `strategy` makes the change of a round, in place of FedAvg.
+
+        name: what to call it in errors. state: what it returned in the last round.
+        """
+        self._strategy = (strategy, name)
+        self._state = state
+
+    @property
+    def strategy_state(self) -> bytes:
+        """What the strategy wants to find again in the next round; b"" for FedAvg."""
+        return self._state
 
     @property
     def classes(self) -> int:
@@ -81,12 +97,19 @@ class GlobalModel:
         return heads.write_head(self._model, self._head)
 
     def average(self) -> FedAvg:
-        """An empty sum for a round's updates."""
-        return FedAvg(self.classes, self.features)
+        """An empty sum for a round's updates, or what gathers them for the strategy in use."""
+        if self._strategy is None:
+            return FedAvg(self.classes, self.features)
+        return Gathered(self.classes, self.features, *self._strategy, self._state)
 
     def apply(self, average: FedAvg) -> None:
-        """Moves the master by a round's average. StrategyError when nothing was added to it."""
+        """Moves the master by a round's average.
+
+        StrategyError, and nothing has changed, when nothing was added to it or the strategy in use failed.
+        """
         self._weights, self._bias = average.finish(self._weights, self._bias)
+        if isinstance(average, Gathered):
+            self._state = average.state
         self._head = heads.quantise(self.spec, self._weights, self._bias)
 
     def order(
