@@ -11,7 +11,7 @@ from kilofed.rounds.config import Deadlines, RunConfig
 from kilofed.samples import digits_model_path
 
 DEADLINES = Deadlines(gather=60.0, head=5.0, round=15.0, rejoin=2.0)
-CONFIG = RunConfig(rounds=10_000, epochs=20, quorum=0.6, personal_epochs=0, deadlines=DEADLINES)
+CONFIG = RunConfig(rounds=1_000_000, epochs=20, quorum=0.6, personal_epochs=0, deadlines=DEADLINES)
 
 
 def main(folder: str, port: str, fleet: str, expected: str, *urls: str) -> None:

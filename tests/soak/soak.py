@@ -170,7 +170,7 @@ class Soak:
             if self._replay is None:
                 self._replay = Replay(run)
             self._replay.run = run
-            for record in run.rounds()[self._replay.done :]:
+            for record in run.rounds(after=self._replay.done):
                 self._replay.apply(record)
                 self._last_round = time.monotonic()
                 self.summary.rounds += 1

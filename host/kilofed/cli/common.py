@@ -80,7 +80,7 @@ def rounds_option(function: F) -> F:
     """--rounds."""
     return click.option(
         "--rounds",
-        type=click.IntRange(1, 10_000),
+        type=click.IntRange(1, 1_000_000),
         default=20,
         show_default=True,
         help="Rounds in all; a run that is resumed goes on up to this number.",

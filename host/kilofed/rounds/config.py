@@ -53,7 +53,7 @@ class Deadlines:
 class RunConfig:
     """The settings of a run.
 
-    rounds            federated rounds, 1 to 10000
+    rounds            federated rounds, 1 to 1000000
     epochs            local epochs a round, 1 to 255
     batch             samples a step, 1 to 256
     lr                learning rate for features at unit RMS, 0 < lr <= 8
@@ -83,7 +83,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("rounds", 1, 10_000),
+            ("rounds", 1, 1_000_000),
             ("epochs", 1, 255),
             ("batch", 1, 256),
             ("patience", 1, 100),
