@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from kilofed.boards import Emulator, Identity, Image, build, catalogue, settings
-from kilofed.boards import samples as placed
+from kilofed.boards import Emulator, Identity, Image, build, catalogue, placed, settings
 from kilofed.errors import BoardError, EmulatorError
 from kilofed.fleet import ID_BYTES, Device, Fleet, new_identity
 from kilofed.native import build_native

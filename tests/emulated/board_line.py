@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from kilofed.boards import Emulator, Identity, samples
+from kilofed.boards import Emulator, Identity
+from kilofed.boards.placed import encode
 from kilofed.link.events import Event
 from kilofed.link.host import HostEndpoint
 
@@ -110,4 +111,4 @@ def placed(count: int, *, seed: int = 1, classes: int = 10) -> bytes:
     """A placed file of `count` random digits-sized samples."""
     rng = np.random.default_rng(seed)
     inputs = rng.integers(-128, 128, (count, 28 * 28), np.int8)
-    return samples.encode(inputs, rng.integers(0, classes, count))
+    return encode(inputs, rng.integers(0, classes, count))

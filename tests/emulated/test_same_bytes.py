@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from board_line import BOARDS, DIGITS, IDENTITY, ROOT, Line
 
-from kilofed.boards import Emulator, build, load, samples
+from kilofed.boards import Emulator, build, load, placed
 from kilofed.boards.settings import encode
 from kilofed.link.blobs import blob_hash
 from kilofed.link.events import Committed, InfoChanged, Opened, ResultReady
@@ -93,7 +93,7 @@ def test_every_board_sends_the_bytes_of_the_reference(
 ) -> None:
     board = load(name)
     emulated = emulate(board)
-    emulated.place(samples.encode(data().samples(), data().labels))
+    emulated.place(placed.encode(data().samples(), data().labels))
     emulated.flash(build(board, DIGITS), IDENTITY)
     line = connect(emulated)
     assert updates_of(line) == expected()
@@ -105,14 +105,14 @@ def test_every_board_sends_the_bytes_of_the_reference(
 @contextmanager
 def native_device(command: list[str], folder: Path) -> Iterator[Line]:
     """A device that is a process of this machine and connects to us; `command` gets what all of them take."""
-    page, placed = folder / "settings.bin", folder / "samples.bin"
+    page, data_file = folder / "settings.bin", folder / "samples.bin"
     page.write_bytes(encode(IDENTITY))
-    placed.write_bytes(samples.encode(data().samples(), data().labels))
+    data_file.write_bytes(placed.encode(data().samples(), data().labels))
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         listener.settimeout(60)
         command = [*command, "--connect", "{}:{}".format(*listener.getsockname()), "--model", str(DIGITS)]
-        command += ["--settings", str(page), "--samples", str(placed)]
+        command += ["--settings", str(page), "--samples", str(data_file)]
         path = os.pathsep.join(str(ROOT / part) for part in ("tools", "host", "firmware/pi"))
         process = subprocess.Popen(
             command,

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tests.faults.proxy import Hook, Proxy, untouched
 
-from kilofed.boards import Emulator, Identity, build, catalogue, settings
-from kilofed.boards import samples as placed
+from kilofed.boards import Emulator, Identity, build, catalogue, placed, settings
 from kilofed.fleet import Device, Fleet, new_identity
 from kilofed.native import build_native
 from kilofed.processes import Process

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 from tests.fuzz.models import check_error
 
-from kilofed.boards import samples, settings
+from kilofed.boards import placed, settings
 from kilofed_tools import heads, metadata
 from kilofed_tools.errors import KilofedError
 from kilofed_tools.updates import DELTA_B_MAX, DELTA_W_MAX, decode_update
@@ -68,10 +68,10 @@ def _samples(data: bytes, mend: bool) -> None:
         count, size = struct.unpack_from("<II", data, 4)
         end = min(len(data), 16 + count * (size + 2))
         data = data[:12] + struct.pack("<I", zlib.crc32(data[16:end])) + data[16:]
-    inputs, labels = samples.decode(data)
+    inputs, labels = placed.decode(data)
     assert inputs.dtype == np.int8
     assert len(inputs) == len(labels)
-    assert len(inputs) == 0 or data.startswith(samples.encode(inputs, labels))
+    assert len(inputs) == 0 or data.startswith(placed.encode(inputs, labels))
 
 
 def _head_meta(data: bytes, mend: bool) -> None:

@@ -15,7 +15,7 @@ from tests.fuzz.build import OUT, ROOT
 
 TARGETS = ("models", "link", "blobs")
 #: What is measured and steered by: our decoders, not numpy or click.
-INSTRUMENTED = ["kilofed_tools", "kilofed.link", "kilofed.boards.samples", "kilofed.boards.settings"]
+INSTRUMENTED = ["kilofed_tools", "kilofed.link", "kilofed.boards.placed", "kilofed.boards.settings"]
 
 
 def target(name: str) -> Callable[[bytes], None]:

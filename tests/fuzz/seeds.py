@@ -115,7 +115,7 @@ def placed() -> Iterator[bytes]:
     """Placed samples for the model behind the targets, of another size, and none."""
     import numpy as np
 
-    from kilofed.boards.samples import encode
+    from kilofed.boards.placed import encode
 
     for count, size in ((3, 11), (25, 11), (2, 12), (1, 1)):
         inputs = (np.arange(count * size, dtype=np.int64) * 37 % 256 - 128).astype(np.int8)

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from kilofed.boards import catalogue, image, samples, settings
+from kilofed.boards import catalogue, image, placed, settings
 from kilofed.boards.settings import Identity
 from kilofed.errors import BoardError, FlashError
 
@@ -69,31 +69,31 @@ def test_a_key_is_not_in_the_text_of_an_identity() -> None:
 def test_placed_samples_are_what_their_format_says() -> None:
     inputs = np.arange(-12, 12, dtype=np.int8).reshape(4, 3, 2)
     labels = np.array([0, 513, 2, 65535])
-    data = samples.encode(inputs, labels)
+    data = placed.encode(inputs, labels)
     assert data[:12] == b"KFS1" + struct.pack("<II", 4, 6)
     assert struct.unpack_from("<I", data, 12) == (zlib.crc32(data[16:]),)
     assert data[16:40] == inputs.tobytes()
     assert data[40:] == struct.pack("<4H", 0, 513, 2, 65535)
-    back, back_labels = samples.decode(data + b"more memory")
+    back, back_labels = placed.decode(data + b"more memory")
     np.testing.assert_array_equal(back, inputs.reshape(4, 6))
     np.testing.assert_array_equal(back_labels, labels)
 
 
 def test_no_samples_are_a_file_too() -> None:
-    inputs, labels = samples.decode(samples.encode(np.zeros((0, 7), np.int8), np.zeros(0, int)))
+    inputs, labels = placed.decode(placed.encode(np.zeros((0, 7), np.int8), np.zeros(0, int)))
     assert inputs.shape == (0, 7)
     assert labels.shape == (0,)
 
 
 @pytest.mark.parametrize("cut", [0, 3, 15, 16, 39, 47])
 def test_cut_or_damaged_samples_are_refused(cut: int) -> None:
-    data = samples.encode(np.ones((4, 6), np.int8), np.arange(4))
+    data = placed.encode(np.ones((4, 6), np.int8), np.arange(4))
     with pytest.raises(BoardError):
-        samples.decode(data[:cut])
+        placed.decode(data[:cut])
     damaged = bytearray(data)
     damaged[cut] ^= 0x40
     with pytest.raises(BoardError):
-        samples.decode(bytes(damaged))
+        placed.decode(bytes(damaged))
 
 
 @pytest.mark.parametrize(
@@ -107,16 +107,16 @@ def test_cut_or_damaged_samples_are_refused(cut: int) -> None:
 )
 def test_samples_of_another_form_are_refused(inputs: np.ndarray, labels: np.ndarray, message: str) -> None:
     with pytest.raises(BoardError, match=message):
-        samples.encode(inputs, labels)
+        placed.encode(inputs, labels)
 
 
 def test_the_room_for_samples_is_kept_to_the_byte() -> None:
     board = catalogue.load("microbit")
-    fits = samples.capacity(board, 784)
+    fits = placed.capacity(board, 784)
     assert fits == (0xFC00 - 16) // 786 >= 80
-    samples.check(board, samples.encode(np.zeros((fits, 784), np.int8), np.zeros(fits, int)))
+    placed.check(board, placed.encode(np.zeros((fits, 784), np.int8), np.zeros(fits, int)))
     with pytest.raises(BoardError, match=f"83 samples of 784 bytes.*at most {fits}"):
-        samples.check(board, samples.encode(np.zeros((83, 784), np.int8), np.zeros(83, int)))
+        placed.check(board, placed.encode(np.zeros((83, 784), np.int8), np.zeros(83, int)))
 
 
 def header(**changed: object) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kilofed.boards import samples as placed
+from kilofed.boards import placed
 from kilofed.boards import settings as page
 from kilofed.connection import Connection
 from kilofed.link import events as ev

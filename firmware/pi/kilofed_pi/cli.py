@@ -87,7 +87,7 @@ def cli(
     if (settings is None) == (id_text is None):
         raise click.UsageError("give either --settings or --id")
     host, port = parse_address(address)
-    from kilofed.boards import samples as placed
+    from kilofed.boards import placed
     from kilofed.boards import settings as page
     from kilofed_pi.agent import PiDevice
     from kilofed_pi.backbone import Backbone

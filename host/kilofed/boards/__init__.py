@@ -5,7 +5,7 @@
     fit         `predict(board, model)`: what a model takes of a board, before it is built
     flash       `flash(board, image, identity, target)`;  flash_methods: the ways to do it
     emulator    class Emulator: a board played by QEMU
-    settings    class Identity and the page it is written to;  samples: samples placed in a board's memory
+    settings    class Identity and the page it is written to;  placed: samples placed in a board's memory
 
 Nothing here knows what a round is: a board is started, flashed, and then is a serial port.
 """

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kilofed.boards import image as images
-from kilofed.boards import samples as placed
+from kilofed.boards import placed
 from kilofed.boards.catalogue import Board
 from kilofed.boards.elf import Segment
 from kilofed.boards.flash import check_image, flash, program
@@ -192,7 +192,7 @@ class Emulator:
     # ---- flash and memory ----------------------------------------------------------------------------
 
     def place(self, samples: bytes) -> None:
-        """Put a placed-samples file (kilofed.boards.samples) into the board's memory, from the next start on.
+        """Put a placed-samples file (kilofed.boards.placed) into the board's memory, from the next start on.
 
         Raises BoardError when it exceeds the board's room.
         """

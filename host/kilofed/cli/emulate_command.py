@@ -58,7 +58,7 @@ def command(
       kilofed emulate --board mps2-an386 --count 2
     """
     from kilofed.boards import Emulator, load
-    from kilofed.boards.samples import encode
+    from kilofed.boards.placed import encode
     from kilofed.experiment import make_places
     from kilofed.samples import digits_model_path, digits_pool, load_samples
 

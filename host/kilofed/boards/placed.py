@@ -47,7 +47,7 @@ def decode(data: bytes) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.uint16]]:
     import numpy as np
 
     if len(data) < _HEADER.size or data[:4] != MAGIC:
-        raise BoardError("these are no placed samples", "make them with kilofed.boards.samples.encode")
+        raise BoardError("these are no placed samples", "make them with `kilofed pi --data`")
     _, count, width, crc = _HEADER.unpack_from(data)
     middle = _HEADER.size + count * width
     end = middle + 2 * count
