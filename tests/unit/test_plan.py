@@ -80,12 +80,12 @@ def random_graph(seed: int) -> Graph:
     ops: list[tuple[Op, list[int]]] = []
     for k in range(rng.randint(1, 14)):
         newest = len(sizes) - 1
-        kind = rng.choice([Op.RESHAPE, Op.ADD, Op.MEAN, Op.MEAN, Op.CONCATENATION])
+        kind = rng.choice([Op.RESHAPE, Op.ADD, Op.MEAN, Op.MEAN, Op.FULLY_CONNECTED])
         if kind == Op.ADD:
             equal = [t for t in range(k + 1) if sizes[t] == sizes[newest]]
             ops.append((Op.ADD, [newest, rng.choice(equal)]))
             sizes.append(sizes[newest])
-        elif kind == Op.CONCATENATION:
+        elif kind == Op.FULLY_CONNECTED:
             ops.append((kind, [newest, rng.randrange(k + 1)]))
             sizes.append(rng.randint(1, 400))
         else:

@@ -105,6 +105,10 @@ SCHEMA: dict[str, tuple[_Field, ...]] = {
     ),
     "SoftmaxOptions": (("beta", "f32", 0.0),),
     "ConcatenationOptions": (("axis", "i32", 0), ("fused_activation_function", "i8", 0)),
+    "PackOptions": (("values_count", "i32", 0), ("axis", "i32", 0)),
+    "UnpackOptions": (("num", "i32", 0), ("axis", "i32", 0)),
+    "SplitOptions": (("num_splits", "i32", 0),),
+    "SplitVOptions": (("num_splits", "i32", 0),),
     "AddOptions": (("fused_activation_function", "i8", 0), ("pot_scale_int16", "bool", True)),
     "MulOptions": (("fused_activation_function", "i8", 0),),
     "ReshapeOptions": (("new_shape", "[i32]", None),),
@@ -118,7 +122,8 @@ SCHEMA: dict[str, tuple[_Field, ...]] = {
 UNIONS = {
     1: "Conv2DOptions", 2: "DepthwiseConv2DOptions", 5: "Pool2DOptions", 8: "FullyConnectedOptions",
     9: "SoftmaxOptions", 10: "ConcatenationOptions", 11: "AddOptions", 17: "ReshapeOptions", 21: "MulOptions",
-    27: "ReducerOptions", 30: "SqueezeOptions", 75: "LeakyReluOptions",
+    27: "ReducerOptions", 30: "SqueezeOptions", 35: "SplitOptions", 59: "PackOptions", 64: "UnpackOptions",
+    75: "LeakyReluOptions", 79: "SplitVOptions",
 }  # fmt: skip
 _UNREADABLE = {3: "ConcatEmbeddings", 111: "VarHandle", 115: "Bucketize"}
 

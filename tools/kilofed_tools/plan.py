@@ -10,14 +10,16 @@ else the device's own. Its figures are those of ``kf_model_open`` (firmware/src/
 both places state the rules, and a test compares them.
 
 Rules. Time runs over operators; operator k reads and writes at time k, the model's input is written at time
--1. An activation is alive from its writing to its last reading, the model's output to the end. Two that are
-alive together must not overlap, with one exception: an operator that works in place may write its output
-exactly where an input lies that is read for the last time by it. An operator's scratch takes the lowest gap
+-1. An activation is alive from its writing to its last reading, the model's output to the end, and what an
+operator keeps from one inference to the next, its state, all the time. Two that are alive together must not
+overlap, with one exception: an operator that works in place may write its (first) output exactly where an
+input lies that is read for the last time by it. An operator's scratch takes the lowest gap
 that is free while it runs. Offsets are multiples of 4.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ DEPTHWISE_TAPS_MAX = 25  # places of a window for which depthwise convolutions g
 _SEARCH_ROUNDS = 4000  # placements tried at most; the search ends early when the lower bound is met
 _SEARCH_COST = 1 << 21  # and fewer when there are many activations: rounds * n^2
 
+_STATES = {Op.SVDF: 4}  # operator -> number of the input that is kept between inferences
 _RESHAPES = (Op.RESHAPE, Op.SQUEEZE, Op.EXPAND_DIMS)
 _POOLS = (Op.AVERAGE_POOL_2D, Op.MAX_POOL_2D)
 
@@ -84,11 +87,19 @@ def scratch_bytes(model: TFLiteModel, op: Operator) -> int:
     return channels + 4 * k_h + (8 * k_h * (k_w + reach) if small else 0)
 
 
+def _outer(op: Operator, shape: tuple[int, ...]) -> int:
+    """Elements before the axis along which an operator joins."""
+    axis = op.option("axis")
+    return math.prod(shape[: axis + len(shape) if axis < 0 else axis])
+
+
 def in_place_inputs(model: TFLiteModel, op: Operator) -> tuple[int, ...]:
     """Positions of the inputs whose place the output may take, when they are read for the last time."""
     x, y = model.tensors[op.inputs[0]], model.tensors[op.outputs[0]]
     if op.code in (*_RESHAPES, Op.SOFTMAX, Op.LOGISTIC, Op.QUANTIZE):
         return (0,)
+    if op.code in (Op.CONCATENATION, Op.PACK):
+        return (0,) if _outer(op, y.shape) == 1 else ()
     if op.code == Op.ADD:
         return tuple(i for i in (0, 1) if model.tensors[op.inputs[i]].elements == y.elements)
     if op.code in _POOLS:
@@ -100,15 +111,15 @@ def in_place_inputs(model: TFLiteModel, op: Operator) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Graph:
-    """What planning needs of a model. `activations` is in the order of writing: the input, then a tensor an
-    operator."""
+    """What planning needs of a model. `activations` is in the order of the device's table: the input, then an
+    operator's outputs and its state, operator by operator."""
 
     model: TFLiteModel
     activations: tuple[int, ...]
     sizes: dict[int, int]
     lifetimes: dict[int, tuple[int, int]]
     scratch: tuple[int, ...]
-    heirs: dict[int, tuple[int, ...]]  # output -> inputs whose place it may take
+    heirs: dict[int, tuple[int, ...]]  # an operator's first output -> inputs whose place it may take
 
     def apart(self, a: int, b: int) -> bool:
         """Whether two activations are never alive together."""
@@ -116,18 +127,28 @@ class _Graph:
         return to_a < from_b or to_b < from_a
 
 
+def state_of(op: Operator) -> int:
+    """The tensor that an operator keeps from one inference to the next, -1 for none."""
+    place = _STATES.get(op.code, -1)  # type: ignore[call-overload]
+    return op.inputs[place] if 0 <= place < len(op.inputs) else -1
+
+
 def _graph(model: TFLiteModel) -> _Graph:
     operators = model.operators
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or any(len(op.outputs) != 1 for op in operators):
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelContractError(
-            "the memory plan takes models of one input, one output and operators of one output",
+            "the memory plan takes models of one input, one output",
             "split the model, or convert it again with `kilofed convert`",
         )
-    activations = (model.inputs[0], *(op.outputs[0] for op in operators))
-    lifetimes = {}
-    for time, tensor in enumerate(activations, start=-1):
-        last = max((op.index for op in operators if tensor in op.inputs), default=time)
-        lifetimes[tensor] = (time, len(operators) if tensor in model.outputs else max(last, time))
+    reads = {tensor: op.index for op in operators for tensor in op.inputs}  # the last one
+    lifetimes = {model.inputs[0]: (-1, reads.get(model.inputs[0], -1))}
+    for op in operators:
+        for tensor in op.outputs:
+            last = len(operators) if tensor in model.outputs else reads.get(tensor, op.index)
+            lifetimes[tensor] = (op.index, last)
+        if state_of(op) >= 0:
+            lifetimes[state_of(op)] = (-1, len(operators))
+    activations = tuple(lifetimes)
     heirs = {}
     for op in operators:
         allowed = in_place_inputs(model, op)
@@ -179,7 +200,8 @@ def _finish(graph: _Graph, offsets: dict[int, int], *, table_bytes: int, from_fi
 def _bound(graph: _Graph) -> int:
     """The largest sum of what is alive at one time, an output and the input it may replace counted once."""
     bound = 0
-    for k, output in enumerate(graph.activations[1:]):
+    for k, op in enumerate(graph.model.operators):
+        output = op.outputs[0]
         alive = {t for t in graph.activations if graph.lifetimes[t][0] <= k <= graph.lifetimes[t][1]}
         total = sum(_round_up(graph.sizes[t]) for t in alive) + _round_up(graph.scratch[k])
         spared = [min(_round_up(graph.sizes[t]), _round_up(graph.sizes[output])) for t in graph.heirs[output]]
@@ -199,7 +221,7 @@ def _own_plan(graph: _Graph) -> Plan:
             "write a plan into it with `kilofed convert`",
         )
     offsets: dict[int, int] = {}
-    for tensor in sorted(graph.activations, key=lambda t: (-graph.sizes[t], graph.lifetimes[t][0])):
+    for tensor in sorted(graph.activations, key=lambda t: -graph.sizes[t]):  # of equals, the first
         taken = ((offsets[t], graph.sizes[t]) for t in offsets if not graph.apart(t, tensor))
         offsets[tensor] = _lowest(taken, graph.sizes[tensor])
     return _finish(graph, offsets, table_bytes=_round_up(2 * count), from_file=False)
@@ -210,12 +232,12 @@ def _holds(graph: _Graph, offsets: dict[int, int]) -> bool:
         return False
     for i, first in enumerate(graph.activations):
         for second in graph.activations[i + 1 :]:
-            if graph.lifetimes[second][0] > graph.lifetimes[first][1]:
-                break
+            if graph.apart(first, second):
+                continue
             a, b = offsets[first], offsets[second]
             if a >= b + graph.sizes[second] or b >= a + graph.sizes[first]:
                 continue
-            if a != b or first not in graph.heirs[second]:
+            if a != b or first not in graph.heirs.get(second, ()):
                 return False
     return True
 
@@ -361,7 +383,7 @@ def _heir_choices(graph: _Graph) -> list[dict[int, int]]:
     choices: list[dict[int, int]] = []
     for prefer in (max, min):
         heir_of: dict[int, int] = {}
-        for output in graph.activations[1:]:
+        for output in graph.heirs:
             if graph.heirs[output]:
                 heir_of[output] = prefer(graph.heirs[output], key=lambda t: (graph.sizes[t], t))
         if heir_of not in choices:

@@ -81,13 +81,18 @@ class Op(IntEnum):
     RELU6 = 21
     RESHAPE = 22
     SOFTMAX = 25
+    SVDF = 27
     CUSTOM = 32
     PAD = 34
     MEAN = 40
     SQUEEZE = 43
+    SPLIT = 49
     PADV2 = 60
     EXPAND_DIMS = 70
+    PACK = 83
+    UNPACK = 88
     LEAKY_RELU = 98
+    SPLIT_V = 102
     QUANTIZE = 114
 
 

@@ -5,8 +5,8 @@
  * structure below is a handful of cached positions, and everything else is read from the file when it is needed. The
  * file may lie at any address (no alignment is assumed) and in flash; it must not change while the model is in use.
  *
- * What is accepted: one subgraph with one input and one output, at most KF_MODEL_OPS_MAX operators with one output
- * each, every operator in the table of src/nn/op.c, weights constant and int8. Everything else is refused with the
+ * What is accepted: one subgraph with one input and one output, at most KF_MODEL_OPS_MAX operators, all of them in
+ * the table of src/nn/op.c, weights constant and int8. Everything else is refused with the
  * operator, the tensor and the reason in `fault`.
  */
 #ifndef KILOFED_MODEL_H
@@ -20,8 +20,13 @@
 #define KF_MODEL_OPS_MAX 256u
 #define KF_MODEL_TENSORS_MAX 4096u
 #define KF_MODEL_RANK_MAX 5
+#define KF_MODEL_INPUTS_MAX 64u       /* of one operator */
+#define KF_MODEL_OUTPUTS_MAX 64u      /* of one operator */
+#define KF_MODEL_READS_MAX 1024u      /* inputs of all operators together */
+#define KF_MODEL_ACTIVATIONS_MAX 512u /* outputs of all operators together, and the model's input */
 #define KF_MODEL_TENSOR_BYTES_MAX (1u << 24)
-/* Activations (operators + 1) that the device can place by itself when the file carries no memory plan. */
+/* Activations (the input, what operators write, and what they keep) that the device can place by itself when the file
+ * carries no memory plan. */
 #define KF_MODEL_OWN_PLAN_MAX 80u
 
 #define KF_MODEL_NONE 0xFFFFu /* no operator, no tensor */

@@ -4,35 +4,80 @@
 
 #include "../nn/op.h"
 
+kf_activation_t kf_graph_first(const kf_model_t *m) {
+    kf_activation_t a = {-1, 0, 0, m->input, 0};
+    return a;
+}
+
+int kf_graph_next(const kf_model_t *m, kf_activation_t *a) {
+    a->number++;
+    if (a->time < 0 || a->state) {
+        a->time++;
+        a->slot = 0;
+        a->state = 0;
+    } else {
+        a->slot++;
+    }
+    for (; a->time < (int32_t)m->ops; a->time++) {
+        kf_list_t outputs = kf_node_outputs(m, (uint32_t)a->time);
+        if (a->slot < outputs.count) {
+            a->tensor = kf_list_tensor(m, outputs, a->slot);
+            return 1;
+        }
+        a->tensor = kf_node_state(m, (uint32_t)a->time);
+        if (a->tensor != KF_MODEL_NONE) {
+            a->state = 1;
+            return 1;
+        }
+        a->slot = 0;
+    }
+    return 0;
+}
+
+uint32_t kf_graph_count(const kf_model_t *m) {
+    kf_activation_t a = kf_graph_first(m);
+    while (kf_graph_next(m, &a)) {
+    }
+    return a.number;
+}
+
+int32_t kf_graph_from(const kf_activation_t *a) {
+    return a->state ? -1 : a->time;
+}
+
+int32_t kf_graph_to(const kf_model_t *m, const kf_activation_t *a) {
+    if (a->state || a->tensor == m->output) {
+        return (int32_t)m->ops;
+    }
+    for (int32_t k = (int32_t)m->ops - 1; k > a->time; k--) {
+        kf_list_t inputs = kf_node_inputs(m, (uint32_t)k);
+        for (uint32_t i = 0; i < inputs.count; i++) {
+            if (kf_list_tensor(m, inputs, i) == a->tensor) {
+                return k;
+            }
+        }
+    }
+    return a->time;
+}
+
 int32_t kf_graph_written(const kf_model_t *m, uint16_t tensor, uint32_t before) {
     if (tensor == m->input) {
         return -1;
     }
     /* Backwards: what an operator reads was most often written just before it. */
     for (uint32_t k = before; k-- > 0;) {
-        if (kf_node_output(m, k) == tensor) {
-            return (int32_t)k;
+        kf_list_t outputs = kf_node_outputs(m, k);
+        for (uint32_t i = 0; i < outputs.count; i++) {
+            if (kf_list_tensor(m, outputs, i) == tensor) {
+                return (int32_t)k;
+            }
         }
     }
     return (int32_t)m->ops;
 }
 
-int32_t kf_graph_last_read(const kf_model_t *m, uint16_t tensor, int32_t written) {
-    if (tensor == m->output) {
-        return (int32_t)m->ops;
-    }
-    for (int32_t k = (int32_t)m->ops - 1; k > written; k--) {
-        for (uint32_t i = 0; i < KF_NODE_INPUTS; i++) {
-            if (kf_node_input(m, (uint32_t)k, i) == tensor) {
-                return k;
-            }
-        }
-    }
-    return written;
-}
-
-uint16_t kf_graph_tensor_at(const kf_model_t *m, int32_t time) {
-    return time < 0 ? m->input : kf_node_output(m, (uint32_t)time);
+uint32_t kf_plan_table_bytes(const kf_model_t *m) {
+    return (2u * kf_graph_count(m) + 3u) & ~3u;
 }
 
 uint32_t kf_plan_offset(const kf_model_t *m, const uint16_t *own, uint16_t tensor) {
@@ -40,7 +85,10 @@ uint32_t kf_plan_offset(const kf_model_t *m, const uint16_t *own, uint16_t tenso
         kf_fb_t fb = kf_model_reader(m);
         return kf_fb_u32(&fb, m->at_plan + 4u * tensor);
     }
-    return 4u * own[kf_graph_written(m, tensor, m->ops) + 1];
+    kf_activation_t a = kf_graph_first(m);
+    while (a.tensor != tensor && kf_graph_next(m, &a)) {
+    }
+    return 4u * own[a.number];
 }
 
 /* Bytes of an activation; its shape was judged when the operators were, so the read cannot fail. */
@@ -60,27 +108,31 @@ static KF_NOINLINE int works_in_place(const kf_model_t *m, uint16_t op, uint16_t
     if (kf_op_work(m, op, NULL, &node, &work) != KF_FAULT_NONE) {
         return 0;
     }
-    for (uint32_t i = 0; i < node.inputs; i++) {
-        if (node.in[i].index == tensor && (work.in_place & (1u << i)) == 0) {
+    kf_list_t inputs = kf_node_inputs(m, op);
+    for (uint32_t i = 0; i < inputs.count; i++) {
+        if (kf_list_tensor(m, inputs, i) == tensor && (i >= 32 || (work.in_place & (1u << i)) == 0)) {
             return 0;
         }
     }
     return 1;
 }
 
-/* The activation written at `time` against everything written while it is alive. */
-static int keeps_clear(const kf_model_t *m, int32_t time) {
-    uint16_t tensor = kf_graph_tensor_at(m, time);
-    int32_t last = kf_graph_last_read(m, tensor, time);
-    uint32_t at = kf_plan_offset(m, NULL, tensor);
-    uint32_t bytes = tensor_bytes(m, tensor);
-    for (int32_t k = time + 1; k <= last && k < (int32_t)m->ops; k++) {
-        uint16_t other = kf_node_output(m, (uint32_t)k);
-        uint32_t other_at = kf_plan_offset(m, NULL, other);
-        if (!overlap(at, bytes, other_at, tensor_bytes(m, other))) {
+/* An activation against all that come behind it and are alive together with it. */
+static int keeps_clear(const kf_model_t *m, const kf_activation_t *a) {
+    int32_t last = kf_graph_to(m, a);
+    uint32_t at = kf_plan_offset(m, NULL, a->tensor);
+    uint32_t bytes = tensor_bytes(m, a->tensor);
+    kf_activation_t other = *a;
+    while (kf_graph_next(m, &other)) {
+        if (kf_graph_from(&other) > last) {
             continue;
         }
-        if (k != last || at != other_at || !works_in_place(m, (uint16_t)k, tensor)) {
+        uint32_t other_at = kf_plan_offset(m, NULL, other.tensor);
+        if (!overlap(at, bytes, other_at, tensor_bytes(m, other.tensor))) {
+            continue;
+        }
+        if (other.time != last || other.time == a->time || other.state || other.slot != 0 || at != other_at ||
+            !works_in_place(m, (uint16_t)other.time, a->tensor)) {
             return 0;
         }
     }
@@ -88,17 +140,19 @@ static int keeps_clear(const kf_model_t *m, int32_t time) {
 }
 
 kf_model_fault_t kf_plan_check(const kf_model_t *m) {
-    for (int32_t time = -1; time < (int32_t)m->ops; time++) {
+    kf_activation_t a = kf_graph_first(m);
+    do {
         /* -1 in the file (no place) is above the limit, and so is refused. */
-        if (kf_plan_offset(m, NULL, kf_graph_tensor_at(m, time)) > KF_MODEL_TENSOR_BYTES_MAX) {
+        if (kf_plan_offset(m, NULL, a.tensor) > KF_MODEL_TENSOR_BYTES_MAX) {
             return KF_FAULT_PLAN;
         }
-    }
-    for (int32_t time = -1; time < (int32_t)m->ops; time++) {
-        if (!keeps_clear(m, time)) {
+    } while (kf_graph_next(m, &a));
+    a = kf_graph_first(m);
+    do {
+        if (!keeps_clear(m, &a)) {
             return KF_FAULT_PLAN;
         }
-    }
+    } while (kf_graph_next(m, &a));
     return KF_FAULT_NONE;
 }
 
@@ -111,58 +165,63 @@ static uint32_t lowest_gap(const kf_model_t *m, const uint16_t *own, int32_t fro
     int moved;
     do {
         moved = 0;
-        for (int32_t time = -1; time <= to && time < (int32_t)m->ops; time++) {
-            if (!m->plan_from_file && own[time + 1] == NOT_PLACED) {
+        kf_activation_t a = kf_graph_first(m);
+        do {
+            if (kf_graph_from(&a) > to || (!m->plan_from_file && own[a.number] == NOT_PLACED)) {
                 continue;
             }
-            uint16_t tensor = kf_graph_tensor_at(m, time);
-            uint32_t at = m->plan_from_file ? kf_plan_offset(m, own, tensor) : 4u * own[time + 1];
-            uint32_t other_bytes = tensor_bytes(m, tensor);
-            if (overlap(place, bytes, at, other_bytes) && kf_graph_last_read(m, tensor, time) >= from) {
+            uint32_t at = m->plan_from_file ? kf_plan_offset(m, own, a.tensor) : 4u * own[a.number];
+            uint32_t other_bytes = tensor_bytes(m, a.tensor);
+            if (overlap(place, bytes, at, other_bytes) && kf_graph_to(m, &a) >= from) {
                 place = (at + other_bytes + 3u) & ~3u;
                 moved = 1;
             }
-        }
+        } while (kf_graph_next(m, &a));
     } while (moved);
     return place;
 }
 
-kf_model_fault_t kf_plan_make(const kf_model_t *m, uint16_t own[KF_MODEL_OWN_PLAN_MAX]) {
-    uint32_t count = (uint32_t)m->ops + 1;
-    for (uint32_t i = 0; i < count; i++) {
-        own[i] = NOT_PLACED;
-    }
-    for (uint32_t placed = 0; placed < count; placed++) {
-        int32_t largest = -2;
-        uint32_t largest_bytes = 0;
-        for (int32_t time = -1; time < (int32_t)m->ops; time++) {
-            if (own[time + 1] == NOT_PLACED) {
-                uint32_t bytes = tensor_bytes(m, kf_graph_tensor_at(m, time));
-                if (bytes > largest_bytes) {
-                    largest = time;
-                    largest_bytes = bytes;
-                }
+/* The largest activation that has no place yet, the earlier one of two equals; 0 when all have one. */
+static int largest(const kf_model_t *m, const uint16_t *own, kf_activation_t *found, uint32_t *bytes) {
+    kf_activation_t a = kf_graph_first(m);
+    *bytes = 0;
+    do {
+        if (own[a.number] == NOT_PLACED) {
+            uint32_t own_bytes = tensor_bytes(m, a.tensor);
+            if (own_bytes > *bytes) {
+                *found = a;
+                *bytes = own_bytes;
             }
         }
-        int32_t last = kf_graph_last_read(m, kf_graph_tensor_at(m, largest), largest);
-        uint32_t place = lowest_gap(m, own, largest, last, largest_bytes) / 4;
+    } while (kf_graph_next(m, &a));
+    return *bytes != 0;
+}
+
+kf_model_fault_t kf_plan_make(const kf_model_t *m, uint16_t own[KF_MODEL_OWN_PLAN_MAX]) {
+    kf_activation_t a = kf_graph_first(m);
+    do {
+        own[a.number] = NOT_PLACED;
+    } while (kf_graph_next(m, &a));
+    uint32_t bytes;
+    while (largest(m, own, &a, &bytes)) {
+        uint32_t place = lowest_gap(m, own, kf_graph_from(&a), kf_graph_to(m, &a), bytes) / 4;
         if (place >= NOT_PLACED) {
             return KF_FAULT_PLAN;
         }
-        own[largest + 1] = (uint16_t)place;
+        own[a.number] = (uint16_t)place;
     }
     return KF_FAULT_NONE;
 }
 
 uint32_t kf_plan_end(const kf_model_t *m, const uint16_t *own) {
     uint32_t end = 0;
-    for (int32_t time = -1; time < (int32_t)m->ops; time++) {
-        uint16_t tensor = kf_graph_tensor_at(m, time);
-        uint32_t tensor_end = kf_plan_offset(m, own, tensor) + tensor_bytes(m, tensor);
+    kf_activation_t a = kf_graph_first(m);
+    do {
+        uint32_t tensor_end = kf_plan_offset(m, own, a.tensor) + tensor_bytes(m, a.tensor);
         if (tensor_end > end) {
             end = tensor_end;
         }
-    }
+    } while (kf_graph_next(m, &a));
     return end;
 }
 

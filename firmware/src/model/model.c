@@ -43,7 +43,7 @@ static kf_model_fault_t read_subgraph(kf_model_t *m, kf_fb_t *fb, uint32_t model
     return KF_FAULT_NONE;
 }
 
-static kf_model_fault_t read_file(kf_model_t *m) {
+static KF_NOINLINE kf_model_fault_t read_file(kf_model_t *m) {
     kf_fb_t fb = kf_model_reader(m);
     if (m->size < 8 || m->size > 0x7FFFFFFFu || memcmp(m->data + 4, "TFL3", 4) != 0) {
         return KF_FAULT_FILE;
@@ -58,6 +58,23 @@ static kf_model_fault_t read_file(kf_model_t *m) {
     return fb.bad ? KF_FAULT_OFFSET : fault;
 }
 
+/* As many tensors in all operators' lists as bound the time of every question about the graph. */
+static KF_NOINLINE kf_model_fault_t check_size(kf_model_t *m) {
+    uint32_t reads = 0;
+    uint32_t activations = 1;
+    for (uint16_t op = 0; op < m->ops; op++) {
+        uint32_t inputs = kf_node_inputs(m, op).count;
+        uint32_t outputs = kf_node_outputs(m, op).count;
+        if (inputs > KF_MODEL_READS_MAX - reads || outputs > KF_MODEL_ACTIVATIONS_MAX - activations) {
+            m->error_op = op;
+            return KF_FAULT_COUNT;
+        }
+        reads += inputs;
+        activations += outputs;
+    }
+    return KF_FAULT_NONE;
+}
+
 /* An input or output of the whole model: an activation of int8 or float32. */
 static KF_NOINLINE kf_model_fault_t check_end(kf_model_t *m, uint16_t tensor, uint32_t *bytes, uint8_t *type) {
     kf_tensor_t t;
@@ -69,7 +86,7 @@ static KF_NOINLINE kf_model_fault_t check_end(kf_model_t *m, uint16_t tensor, ui
     if (t.constant != NULL) {
         return KF_FAULT_BUFFER;
     }
-    if (t.type != KF_TYPE_INT8 && t.type != KF_TYPE_FLOAT32) {
+    if (t.variable || (t.type != KF_TYPE_INT8 && t.type != KF_TYPE_FLOAT32)) {
         return KF_FAULT_TYPE;
     }
     *bytes = t.bytes;
@@ -78,18 +95,72 @@ static KF_NOINLINE kf_model_fault_t check_end(kf_model_t *m, uint16_t tensor, ui
     return KF_FAULT_NONE;
 }
 
-/* Everything an operator reads is constant or was written before; what it writes is new. */
-static kf_model_fault_t check_order(const kf_model_t *m, kf_node_t *node) {
+/* How often any operator, or the model, reads or writes a tensor. */
+static uint32_t uses(const kf_model_t *m, uint16_t tensor) {
+    uint32_t count = tensor == m->input || tensor == m->output;
+    for (uint32_t op = 0; op < m->ops; op++) {
+        kf_list_t inputs = kf_node_inputs(m, op);
+        kf_list_t outputs = kf_node_outputs(m, op);
+        for (uint32_t i = 0; i < inputs.count; i++) {
+            count += kf_list_tensor(m, inputs, i) == tensor ? 1u : 0u;
+        }
+        for (uint32_t i = 0; i < outputs.count; i++) {
+            count += kf_list_tensor(m, outputs, i) == tensor ? 1u : 0u;
+        }
+    }
+    return count;
+}
+
+/* Everything an operator reads is constant or was written before; a state is its own and nobody else's. */
+static KF_NOINLINE kf_model_fault_t check_inputs(const kf_model_t *m, kf_node_t *node) {
+    kf_list_t inputs = kf_node_inputs(m, node->index);
     for (uint32_t i = 0; i < node->inputs; i++) {
-        const kf_tensor_t *t = &node->in[i];
-        node->blame = t->index;
-        if (t->constant == NULL && kf_graph_written(m, t->index, node->index) >= (int32_t)node->index) {
+        kf_tensor_t t;
+        if (i >= KF_NODE_INPUTS && kf_le32(m->data + inputs.at + 4 * i) == -1) {
+            continue; /* left out: the operator judges whether it may be */
+        }
+        node->blame = kf_list_tensor(m, inputs, i);
+        kf_model_fault_t fault = kf_node_input_read(node, i, &t);
+        if (fault != KF_FAULT_NONE) {
+            return fault;
+        }
+        if (t.variable) {
+            if (node->state == 0 || i != node->state) {
+                return KF_FAULT_TYPE;
+            }
+            if (t.constant != NULL || uses(m, t.index) != 1) {
+                return KF_FAULT_ORDER;
+            }
+        } else if (i == node->state && i != 0) {
+            return KF_FAULT_TYPE;
+        } else if (t.constant == NULL && kf_graph_written(m, t.index, node->index) >= (int32_t)node->index) {
             return KF_FAULT_ORDER;
         }
     }
-    node->blame = node->out.index;
-    if (node->out.constant != NULL || kf_graph_written(m, node->out.index, node->index) < (int32_t)m->ops) {
-        return KF_FAULT_ORDER;
+    return KF_FAULT_NONE;
+}
+
+/* What an operator writes is new. */
+static KF_NOINLINE kf_model_fault_t check_outputs(const kf_model_t *m, kf_node_t *node) {
+    kf_list_t outputs = kf_node_outputs(m, node->index);
+    for (uint32_t i = 0; i < node->outputs; i++) {
+        kf_tensor_t t;
+        node->blame = kf_list_tensor(m, outputs, i);
+        kf_model_fault_t fault = kf_node_output_read(node, i, &t);
+        if (fault != KF_FAULT_NONE) {
+            return fault;
+        }
+        if (t.variable) {
+            return KF_FAULT_TYPE;
+        }
+        if (t.constant != NULL || kf_graph_written(m, t.index, node->index) < (int32_t)m->ops) {
+            return KF_FAULT_ORDER;
+        }
+        for (uint32_t k = 0; k < i; k++) {
+            if (kf_list_tensor(m, outputs, k) == t.index) {
+                return KF_FAULT_ORDER;
+            }
+        }
     }
     node->blame = KF_MODEL_NONE;
     return KF_FAULT_NONE;
@@ -99,7 +170,10 @@ static KF_NOINLINE kf_model_fault_t check_op(kf_model_t *m, uint16_t op) {
     kf_node_t node;
     kf_model_fault_t fault = kf_node_read(m, op, NULL, &node);
     if (fault == KF_FAULT_NONE) {
-        fault = check_order(m, &node);
+        fault = check_inputs(m, &node);
+    }
+    if (fault == KF_FAULT_NONE) {
+        fault = check_outputs(m, &node);
     }
     if (fault == KF_FAULT_NONE) {
         fault = node.op->check(&node);
@@ -112,7 +186,7 @@ static KF_NOINLINE kf_model_fault_t check_op(kf_model_t *m, uint16_t op) {
 }
 
 /* The file's memory plan: metadata "OfflineMemoryAllocation", int32: version 1, subgraph 0, count, one offset a tensor. */
-static uint32_t find_plan(const kf_model_t *m) {
+static KF_NOINLINE uint32_t find_plan(const kf_model_t *m) {
     static const char name[] = "OfflineMemoryAllocation";
     enum { NAME_BYTES = sizeof name - 1 };
     kf_fb_t fb = kf_model_reader(m);
@@ -168,7 +242,7 @@ static void set_arena(kf_model_t *m, const uint16_t *own, uint32_t table_bytes) 
 /* Without a plan in the file (or with one that contradicts the graph): the device's own. */
 static KF_NOINLINE kf_model_fault_t own_plan(kf_model_t *m) {
     uint16_t own[KF_MODEL_OWN_PLAN_MAX];
-    if ((uint32_t)m->ops + 1 > KF_MODEL_OWN_PLAN_MAX) {
+    if (kf_graph_count(m) > KF_MODEL_OWN_PLAN_MAX) {
         return KF_FAULT_PLAN;
     }
     kf_model_fault_t fault = kf_plan_make(m, own);
@@ -239,6 +313,9 @@ static KF_NOINLINE void read_head(kf_model_t *m) {
 
 static kf_model_fault_t open_model(kf_model_t *m) {
     kf_model_fault_t fault = read_file(m);
+    if (fault == KF_FAULT_NONE) {
+        fault = check_size(m);
+    }
     if (fault == KF_FAULT_NONE) {
         fault = check_end(m, m->input, &m->input_bytes, &m->input_type);
     }

@@ -23,26 +23,40 @@ static uint32_t op_table(kf_fb_t *fb, const kf_model_t *m, uint32_t op) {
     return kf_fb_follow(fb, m->at_ops + 4 * op);
 }
 
-uint16_t kf_node_output(const kf_model_t *m, uint32_t op) {
+static kf_list_t read_list(const kf_model_t *m, uint32_t op, uint32_t field) {
     kf_fb_t fb = kf_model_reader(m);
-    uint32_t count;
-    uint32_t at = kf_fb_get_vector(&fb, op_table(&fb, m, op), KF_OPERATOR_OUTPUTS, 4, &count);
-    uint32_t tensor = count == 1 ? kf_fb_u32(&fb, at) : KF_MODEL_NONE;
-    return (uint16_t)(fb.bad || tensor >= m->tensors ? KF_MODEL_NONE : tensor);
+    kf_list_t list;
+    list.at = kf_fb_get_vector(&fb, op_table(&fb, m, op), field, 4, &list.count);
+    if (fb.bad) {
+        list.at = 0;
+        list.count = 0;
+    }
+    return list;
 }
 
-uint16_t kf_node_input(const kf_model_t *m, uint32_t op, uint32_t i) {
-    kf_fb_t fb = kf_model_reader(m);
-    uint32_t count;
-    uint32_t at = kf_fb_get_vector(&fb, op_table(&fb, m, op), KF_OPERATOR_INPUTS, 4, &count);
-    uint32_t tensor = i < count ? kf_fb_u32(&fb, at + 4 * i) : KF_MODEL_NONE;
-    return (uint16_t)(fb.bad || tensor >= m->tensors ? KF_MODEL_NONE : tensor);
+kf_list_t kf_node_inputs(const kf_model_t *m, uint32_t op) {
+    kf_list_t list = read_list(m, op, KF_OPERATOR_INPUTS);
+    while (list.count > 0 && kf_le32(m->data + list.at + 4 * (list.count - 1)) == -1) {
+        list.count--; /* trailing inputs that are left out */
+    }
+    return list;
+}
+
+kf_list_t kf_node_outputs(const kf_model_t *m, uint32_t op) {
+    return read_list(m, op, KF_OPERATOR_OUTPUTS);
+}
+
+uint16_t kf_list_tensor(const kf_model_t *m, kf_list_t list, uint32_t i) {
+    uint32_t tensor = i < list.count ? (uint32_t)kf_le32(m->data + list.at + 4 * i) : KF_MODEL_NONE;
+    return (uint16_t)(tensor >= m->tensors ? KF_MODEL_NONE : tensor);
 }
 
 static uint32_t type_bytes(uint32_t type) {
     switch (type) {
     case KF_TYPE_INT8:
         return 1;
+    case KF_TYPE_INT16:
+        return 2;
     case KF_TYPE_FLOAT32:
     case KF_TYPE_INT32:
         return 4;
@@ -156,7 +170,8 @@ kf_model_fault_t kf_tensor_read(const kf_model_t *m, uint32_t index, kf_tensor_t
     kf_fb_t fb = kf_model_reader(m);
     uint32_t table = kf_fb_follow(&fb, m->at_tensors + 4 * index);
     t->type = (uint8_t)kf_fb_get_u8(&fb, table, KF_TENSOR_TYPE, 0);
-    if (kf_fb_get_u8(&fb, table, KF_TENSOR_VARIABLE, 0) != 0 || kf_fb_field(&fb, table, KF_TENSOR_SPARSITY) != 0) {
+    t->variable = kf_fb_get_u8(&fb, table, KF_TENSOR_VARIABLE, 0) != 0;
+    if (kf_fb_field(&fb, table, KF_TENSOR_SPARSITY) != 0) {
         return KF_FAULT_TYPE;
     }
     kf_model_fault_t fault = read_shape(&fb, table, t);
@@ -181,28 +196,58 @@ static kf_model_fault_t read_code(const kf_model_t *m, kf_fb_t *fb, uint32_t tab
     return fb->bad ? KF_FAULT_OFFSET : KF_FAULT_NONE;
 }
 
-static kf_model_fault_t read_inputs(const kf_model_t *m, kf_fb_t *fb, uint32_t table, kf_node_t *node) {
-    uint32_t count;
-    uint32_t at = kf_fb_get_vector(fb, table, KF_OPERATOR_INPUTS, 4, &count);
-    if (fb->bad) {
-        return KF_FAULT_OFFSET;
+uint16_t kf_node_state(const kf_model_t *m, uint32_t op) {
+    kf_list_t inputs = kf_node_inputs(m, op);
+    if (inputs.count <= KF_NODE_INPUTS) {
+        return KF_MODEL_NONE; /* the one operator with a state has more: most questions end here */
     }
-    while (count > 0 && kf_fb_i32(fb, at + 4 * (count - 1)) == -1) {
-        count--;
+    kf_fb_t fb = kf_model_reader(m);
+    uint32_t code;
+    if (read_code(m, &fb, op_table(&fb, m, op), &code) != KF_FAULT_NONE) {
+        return KF_MODEL_NONE;
     }
-    if (count < 1 || count > KF_NODE_INPUTS) {
+    const kf_op_line_t *line = kf_op_find(code);
+    return line == NULL || line->state == 0 ? KF_MODEL_NONE : kf_list_tensor(m, inputs, line->state);
+}
+
+kf_model_fault_t kf_node_input_read(const kf_node_t *node, uint32_t i, kf_tensor_t *t) {
+    if (i < KF_NODE_INPUTS) {
+        *t = node->in[i];
+        return KF_FAULT_NONE;
+    }
+    return kf_tensor_read(node->model, kf_list_tensor(node->model, kf_node_inputs(node->model, node->index), i), t);
+}
+
+kf_model_fault_t kf_node_output_read(const kf_node_t *node, uint32_t i, kf_tensor_t *t) {
+    if (i == 0) {
+        *t = node->out;
+        return KF_FAULT_NONE;
+    }
+    return kf_tensor_read(node->model, kf_list_tensor(node->model, kf_node_outputs(node->model, node->index), i), t);
+}
+
+static kf_model_fault_t read_ends(const kf_model_t *m, const kf_op_line_t *line, kf_node_t *node) {
+    kf_list_t inputs = kf_node_inputs(m, node->index);
+    kf_list_t outputs = kf_node_outputs(m, node->index);
+    if (inputs.count < 1 || inputs.count > line->inputs || outputs.count < 1 || outputs.count > line->outputs) {
         return KF_FAULT_COUNT;
     }
-    node->inputs = (uint8_t)count;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t tensor = kf_fb_u32(fb, at + 4 * i);
-        node->blame = (uint16_t)(tensor < m->tensors ? tensor : KF_MODEL_NONE);
-        kf_model_fault_t fault = kf_tensor_read(m, tensor, &node->in[i]);
-        if (fault != KF_FAULT_NONE) {
-            return fault;
+    node->inputs = (uint8_t)inputs.count;
+    node->outputs = (uint8_t)outputs.count;
+    node->state = line->state;
+    for (uint32_t i = 0; i < KF_NODE_INPUTS; i++) {
+        node->in[i].index = KF_MODEL_NONE;
+        node->in[i].constant = NULL;
+        if (i < inputs.count) {
+            node->blame = kf_list_tensor(m, inputs, i);
+            kf_model_fault_t fault = kf_tensor_read(m, node->blame, &node->in[i]);
+            if (fault != KF_FAULT_NONE) {
+                return fault;
+            }
         }
     }
-    return KF_FAULT_NONE;
+    node->blame = kf_list_tensor(m, outputs, 0);
+    return kf_tensor_read(m, node->blame, &node->out);
 }
 
 /* The overlay moves the quantization of the logits: at the head's output, and at the input of what reads them. */
@@ -234,10 +279,11 @@ kf_model_fault_t kf_node_read(const kf_model_t *m, uint16_t index, const kf_head
     if (fault != KF_FAULT_NONE) {
         return fault;
     }
-    node->op = kf_op_find(code);
-    if (node->op == NULL) {
+    const kf_op_line_t *line = kf_op_find(code);
+    if (line == NULL) {
         return KF_FAULT_OPERATOR;
     }
+    node->op = line->op;
     uint32_t options_type = kf_fb_get_u8(&fb, table, KF_OPERATOR_OPTIONS_TYPE, KF_OPTIONS_NONE);
     node->options = 0;
     if (node->op->options_type != KF_OPTIONS_NONE && options_type != KF_OPTIONS_NONE) {
@@ -246,20 +292,7 @@ kf_model_fault_t kf_node_read(const kf_model_t *m, uint16_t index, const kf_head
         }
         node->options = kf_fb_get_table(&fb, table, KF_OPERATOR_OPTIONS);
     }
-    for (int i = 0; i < KF_NODE_INPUTS; i++) {
-        node->in[i].index = KF_MODEL_NONE;
-        node->in[i].constant = NULL;
-    }
-    fault = read_inputs(m, &fb, table, node);
-    if (fault != KF_FAULT_NONE) {
-        return fault;
-    }
-    uint32_t output = kf_node_output(m, index);
-    if (output == KF_MODEL_NONE) {
-        return KF_FAULT_COUNT;
-    }
-    node->blame = (uint16_t)output;
-    fault = kf_tensor_read(m, output, &node->out);
+    fault = read_ends(m, line, node);
     if (fault != KF_FAULT_NONE) {
         return fault;
     }

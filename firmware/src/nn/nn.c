@@ -2,6 +2,7 @@
 #include "kilofed/nn.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #include "../model/graph.h"
 #include "op.h"
@@ -44,6 +45,17 @@ KF_NOINLINE kf_status_t kf_nn_check_overlay(const kf_model_t *m, const kf_head_o
     return KF_OK;
 }
 
+/* What operators keep between inferences starts from zeros, as in the reference. */
+static KF_NOINLINE void clear_states(const kf_nn_t *nn) {
+    for (uint32_t op = 0; op < nn->model->ops; op++) {
+        uint16_t tensor = kf_node_state(nn->model, op);
+        kf_tensor_t t;
+        if (tensor != KF_MODEL_NONE && kf_tensor_read(nn->model, tensor, &t) == KF_FAULT_NONE) {
+            memset(place(nn, tensor), t.zp, t.bytes); /* 0 for int16 */
+        }
+    }
+}
+
 kf_status_t kf_nn_begin(kf_nn_t *nn, const kf_model_t *m, uint8_t *arena, size_t arena_bytes,
                         const kf_head_overlay_t *overlay) {
     if (nn == NULL || m == NULL || m->ops == 0 || arena == NULL || ((uintptr_t)arena & 3u) != 0) {
@@ -65,6 +77,7 @@ kf_status_t kf_nn_begin(kf_nn_t *nn, const kf_model_t *m, uint8_t *arena, size_t
     if (!m->plan_from_file && kf_plan_make(m, own_plan(nn)) != KF_FAULT_NONE) {
         return KF_ERR_MODEL;
     }
+    clear_states(nn);
     nn->ready = 1;
     kf_nn_restart(nn);
     return KF_OK;
@@ -118,6 +131,8 @@ static uint32_t run_slices(kf_nn_t *nn, uint32_t budget) {
     }
     io.out = place(nn, node.out.index);
     io.scratch = nn->arena + nn->scratch;
+    io.arena = nn->arena;
+    io.own = own_plan(nn);
     uint32_t macs = work.macs == 0 ? 1 : work.macs;
     uint32_t left = work.slices - nn->slice;
     uint32_t count = budget > spent ? (budget - spent) / macs : 0;

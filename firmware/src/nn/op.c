@@ -2,19 +2,36 @@
 
 #include <stddef.h>
 
-static const kf_op_t *const ops[] = {
-    &kf_op_conv,     &kf_op_depthwise, &kf_op_fully_connected, &kf_op_average_pool, &kf_op_max_pool, &kf_op_mean,
-    &kf_op_add,      &kf_op_pad,       &kf_op_padv2,           &kf_op_reshape,      &kf_op_squeeze,  &kf_op_expand_dims,
-    &kf_op_softmax,  &kf_op_logistic,  &kf_op_quantize,        &kf_op_dequantize,
+#include "../model/graph.h"
+
+static const kf_op_line_t ops[] = {
+#define KF_OP(builtin, name, inputs, outputs, state) {&kf_op_##name, inputs, outputs, state},
+#include "ops.def"
+#undef KF_OP
 };
 
-const kf_op_t *kf_op_find(uint32_t code) {
+const kf_op_line_t *kf_op_find(uint32_t code) {
     for (uint32_t i = 0; i < sizeof ops / sizeof ops[0]; i++) {
-        if (ops[i]->code == code) {
-            return ops[i];
+        if (ops[i].op->code == code) {
+            return &ops[i];
         }
     }
     return NULL;
+}
+
+static uint8_t *place(const kf_node_t *node, const kf_io_t *io, const kf_tensor_t *t) {
+    return io->arena + kf_plan_offset(node->model, io->own, t->index);
+}
+
+const uint8_t *kf_io_input(const kf_node_t *node, const kf_io_t *io, uint32_t i, kf_tensor_t *t) {
+    if (kf_node_input_read(node, i, t) != KF_FAULT_NONE) {
+        return NULL; /* left out: nothing else can be, the model was judged when it was opened */
+    }
+    return t->constant != NULL ? t->constant : place(node, io, t);
+}
+
+uint8_t *kf_io_output(const kf_node_t *node, const kf_io_t *io, uint32_t i, kf_tensor_t *t) {
+    return kf_node_output_read(node, i, t) == KF_FAULT_NONE ? place(node, io, t) : NULL;
 }
 
 kf_model_fault_t kf_op_work(const kf_model_t *m, uint16_t op, const kf_head_overlay_t *overlay, kf_node_t *node,

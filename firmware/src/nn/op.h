@@ -1,6 +1,6 @@
 /* What an operator is to the interpreter, and the table of all of them.
  *
- * A new operator is one C file with a kf_op_t, and one line in op.c.
+ * A new operator is one C file with a kf_op_t, and one line in ops.def.
  */
 #ifndef KF_NN_OP_H
 #define KF_NN_OP_H
@@ -23,9 +23,11 @@ typedef struct kf_work {
 
 /* Where the tensors of a running operator lie. */
 typedef struct kf_io {
-    const uint8_t *in[KF_NODE_INPUTS]; /* NULL for an absent input */
-    uint8_t *out;
+    const uint8_t *in[KF_NODE_INPUTS]; /* the first ones; NULL for an absent input */
+    uint8_t *out;  /* the first */
     void *scratch; /* aligned to 4 */
+    uint8_t *arena;
+    const uint16_t *own; /* the own plan's table, NULL when the file has a plan */
 } kf_io_t;
 
 typedef struct kf_op {
@@ -43,20 +45,28 @@ typedef struct kf_op {
     void (*run)(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count);
 } kf_op_t;
 
+/* A line of the table in op.c: an operator, and how many tensors it may have. What is within these limits is decoded and
+ * brought into order before its check() sees it. */
+typedef struct kf_op_line {
+    const kf_op_t *op;
+    uint8_t inputs, outputs; /* at most: up to KF_MODEL_INPUTS_MAX and KF_MODEL_OUTPUTS_MAX */
+    uint8_t state;           /* number of the input that is kept between inferences, KF_NODE_INPUTS at least; 0: none */
+} kf_op_line_t;
+
 /* The operator with a builtin code, or NULL. */
-const kf_op_t *kf_op_find(uint32_t code);
+const kf_op_line_t *kf_op_find(uint32_t code);
+
+/* Where input `i` or output `i` of a running operator lies, whatever its number; both decode it into `t`. For operators
+ * with many of them: io->in and io->out have the first ones at hand. */
+const uint8_t *kf_io_input(const kf_node_t *node, const kf_io_t *io, uint32_t i, kf_tensor_t *t);
+uint8_t *kf_io_output(const kf_node_t *node, const kf_io_t *io, uint32_t i, kf_tensor_t *t);
 
 /* Decode operator `op` of an opened model and say how its work is cut. */
 KF_MUST_CHECK kf_model_fault_t kf_op_work(const kf_model_t *m, uint16_t op, const kf_head_overlay_t *overlay, kf_node_t *node,
                                           kf_work_t *work);
 
-/* Bytes of the own plan's table at the end of the arena: one uint16_t an activation, rounded up to 4. */
-static inline uint32_t kf_plan_table_bytes(const kf_model_t *m) {
-    return (2u * ((uint32_t)m->ops + 1u) + 3u) & ~3u;
-}
-
-extern const kf_op_t kf_op_add, kf_op_average_pool, kf_op_conv, kf_op_depthwise, kf_op_dequantize, kf_op_expand_dims,
-    kf_op_fully_connected, kf_op_logistic, kf_op_max_pool, kf_op_mean, kf_op_pad, kf_op_padv2, kf_op_quantize, kf_op_reshape,
-    kf_op_softmax, kf_op_squeeze;
+#define KF_OP(builtin, name, inputs, outputs, state) extern const kf_op_t kf_op_##name;
+#include "ops.def"
+#undef KF_OP
 
 #endif

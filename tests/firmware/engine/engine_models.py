@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import engine_ops
 import flatbuffers
 import numpy as np
 import numpy.typing as npt
@@ -76,8 +77,9 @@ class Net:
         self.graph.tensors.append(t)
         return len(self.graph.tensors) - 1
 
-    def operator(self, code: int, inputs: list[int], output: int, options: Any = None) -> int:
-        """Add an operator; its output becomes `last`."""
+    def operator(self, code: int, inputs: list[int], output: int | list[int], options: Any = None) -> int:
+        """Add an operator; its (first) output becomes `last`."""
+        outputs = output if isinstance(output, list) else [output]
         known = [c.builtinCode for c in self.model.operatorCodes]
         if code not in known:
             entry = schema.OperatorCodeT()
@@ -89,14 +91,14 @@ class Net:
         op = schema.OperatorT()
         op.opcodeIndex = known.index(code)
         op.inputs = inputs
-        op.outputs = [output]
+        op.outputs = outputs
         if options is not None:
             name = type(options).__name__.removesuffix("T")
             op.builtinOptionsType = getattr(schema.BuiltinOptions, name)
             op.builtinOptions = options
         self.graph.operators.append(op)
-        self.last = output
-        return output
+        self.last = outputs[0]
+        return self.last
 
     def shape(self, tensor: int | None = None) -> list[int]:
         """Shape of a tensor, of `last` by default."""
@@ -126,12 +128,12 @@ def unpack(data: bytes) -> Any:
 
 
 def cut(data: bytes, ops: int) -> bytes:
-    """The model of the first `ops` operators; its output is what the last of them writes. Metadata is
-    dropped."""
+    """The model of the first `ops` operators; its output is the first that the last of them writes. Metadata
+    is dropped."""
     model = copy.deepcopy(unpack(data))
     graph = model.subgraphs[0]
     graph.operators = graph.operators[:ops]
-    graph.outputs = list(graph.operators[-1].outputs)
+    graph.outputs = list(graph.operators[-1].outputs[:1])
     model.metadata = []
     model.signatureDefs = []
     return pack(model)
@@ -434,8 +436,11 @@ def dequantize(net: Net) -> None:
 
 
 SPATIAL = [conv, depthwise, average_pool, max_pool, residual]
-ANYWHERE = [fully_connected, mean, add, pad, reshape, softmax, logistic, quantize]
+ANYWHERE = [fully_connected, mean, add, pad, reshape, softmax, logistic, quantize, *engine_ops.MOVES]
 KINDS = {f.__name__: f for f in [*SPATIAL, *ANYWHERE, quantize_float, dequantize]}
+
+
+_ANY_RANK = {f.__name__ for f in [fully_connected, mean, add, pad, reshape, softmax, *engine_ops.MOVES]}
 
 
 def _start(rng: Rng) -> list[int]:
@@ -447,7 +452,7 @@ def one_op(kind: str, seed: int) -> bytes:
     """A model of one operator (of two or three for the kinds that need company)."""
     rng = np.random.default_rng([seed, *kind.encode()])
     shape = _start(rng)
-    if kind in ("mean", "add", "pad", "reshape", "fully_connected", "softmax"):
+    if kind in _ANY_RANK:
         # Axes of size 1 added and taken at random: ranks 1 to 4.
         shape = shape[int(rng.integers(4)) :]
     net = Net(rng, shape, FLOAT32 if kind == "quantize_float" else INT8)

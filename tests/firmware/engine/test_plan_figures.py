@@ -87,8 +87,9 @@ def test_broken_plans_are_not_used(engine: Engine, seed: int) -> None:
 @pytest.mark.parametrize("kind", sorted(engine_models.KINDS))
 def test_in_place_only_where_it_works(engine: Engine, kind: str) -> None:
     """A plan that lays an operator's output over its input holds exactly for the operators that allow it."""
+    seldom = {"concatenation", "pack"}  # their other inputs must be constants
     tried = set()
-    for seed in range(12):
+    for seed in range(60 if kind in seldom else 12):
         model = engine_models.one_op(kind, seed)
         parsed = read_model(model)
         offsets = np.full(len(parsed.tensors), -1)
@@ -102,4 +103,5 @@ def test_in_place_only_where_it_works(engine: Engine, kind: str) -> None:
         assert engine.run(x[0].tobytes())[1] == oracle(model, x)[0]
         tried.add(device_plan(forced).from_file)
     never = {"conv", "depthwise", "fully_connected", "mean", "pad", "dequantize"}
+    never |= {"split", "split_v", "unpack"}
     assert tried == set() or (True in tried) == (kind not in never)
