@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.link_tap import Tap
 
 from kilofed.link import events as ev
 from kilofed.link.blobs import blob_hash, head_bytes, update_bytes
 from kilofed.link.device import DeviceEndpoint, Holding
-from kilofed.link.frames import parse_frame
 from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import (
     Chunk,
@@ -17,11 +19,11 @@ from kilofed.link.messages import (
     Multiplier,
     State,
     Train,
-    decode,
 )
 from kilofed.transports.memory import Faults
 
 C, F = 10, 32
+KEY = random.Random(3).randbytes(32)
 HEAD = random.Random(1).randbytes(head_bytes(1, C, F))
 UPDATE = random.Random(2).randbytes(update_bytes(1, C, F))
 HOLDING = Holding(model=b"m" * 8, classes=C, features=F, capacity=100, train=80, held_out=20)
@@ -38,9 +40,11 @@ def order(round: int = 1, head: bytes = HEAD, **fields: object) -> Train:
 class World:
     """A host, a device, the pipe between them, and a clock that jumps from deadline to deadline.
 
-    The device's owner here trains for `train_seconds` and answers with `update(order)`.
+    The device's owner here trains for `train_seconds` and answers with `update(order)`. key: of the device;
+    None: the line is in the clear.
     """
 
+    key: bytes | None = KEY
     up: Faults | None = None
     down: Faults | None = None
     latency: float = 0.002
@@ -65,6 +69,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.tap = Tap(self.key)
         self.pipe: list[tuple[float, int, str, bytes]] = []
         self.sent = 0
         self.connected = True
@@ -76,8 +81,12 @@ class World:
         self.new_host()
         self.new_device()
 
-    def new_host(self) -> None:
-        self.host = HostEndpoint(rng=self.random.randbytes, heartbeat=self.heartbeat)
+    def new_host(self, **options: Any) -> None:
+        known = [self.key] if self.key is not None else []
+        self.host = HostEndpoint(
+            rng=self.random.randbytes,
+            **{"keys": lambda _: known, "insecure": not known, "heartbeat": self.heartbeat, **options},
+        )
 
     def new_device(self) -> None:
         """A device that was reset: its memory is gone, head included."""
@@ -89,6 +98,7 @@ class World:
             holding=self.holding,
             rng=self.random.randbytes,
             take_head=self._take_head,
+            key=self.key,
             max_frame=self.max_frame,
             window=self.window,
         )
@@ -121,8 +131,7 @@ class World:
         self.captured += data
         for piece in data.split(b"\0"):
             if piece:
-                frame = parse_frame(piece)
-                message = decode(frame.message)
+                message = self.tap.read(piece)
                 self.messages.append((way, message))
                 if isinstance(message, Chunk):
                     self.chunks.append((way, message))

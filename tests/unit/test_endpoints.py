@@ -6,13 +6,12 @@ import random
 from dataclasses import replace
 
 import pytest
-from tests.link_world import HEAD, HOLDING, UPDATE, Round, World, finished, order, until
+from tests.link_world import HEAD, HOLDING, KEY, UPDATE, Round, World, finished, order, until
 
 from kilofed.link import events as ev
 from kilofed.link.blobs import blob_hash
 from kilofed.link.errors import SessionError, StatusCode
 from kilofed.link.frames import Direction, encode_frame, parse_frame
-from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import (
     Accept,
     Chunk,
@@ -79,14 +78,16 @@ def test_a_silent_device_is_lost_after_three_heartbeats_and_found_again():
     world.run(lambda: bool(world.seen(ev.Opened)), seconds=10)
 
 
-def test_an_idle_session_lives_on_and_costs_little():
-    world = World()
+@pytest.mark.parametrize(("key", "more"), [(None, 0), (KEY, 6)])  # a tag is 12 bytes longer than a check
+def test_an_idle_session_lives_on_and_costs_little(key, more):
+    world = World(key=key)
     world.open()
     before = dict(world.bytes)
     end = world.now + 600
     world.run(lambda: world.now >= end, seconds=700)
     assert not world.seen(ev.Lost)
-    assert world.bytes["down"] - before["down"] < 600 * 11 and world.bytes["up"] - before["up"] < 600 * 15
+    assert world.bytes["down"] - before["down"] < 600 * (11 + more)
+    assert world.bytes["up"] - before["up"] < 600 * (15 + more)
 
 
 def test_busy_stretches_the_patience_of_the_host():
@@ -113,9 +114,7 @@ def test_a_host_that_slept_does_not_blame_the_device():
 
 def test_refused_devices_wait():
     world = World()
-    world.host = HostEndpoint(
-        rng=world.random.randbytes, admit=lambda hello: Reason.UNKNOWN_DEVICE, refuse_for=30
-    )
+    world.new_host(admit=lambda hello: Reason.UNKNOWN_DEVICE, refuse_for=30)
     end = world.now + 60
     world.run(lambda: world.now > end)
     hellos = world.seen(ev.HelloSeen)
@@ -238,9 +237,15 @@ def test_probes_leave_a_welcome_the_time_of_a_slow_round_trip():
     assert world.seen(ev.Opened) and world.host.counters.sessions == 1
 
 
-@pytest.mark.parametrize(("max_frame", "window"), [(64, 64), (64, 200), (128, 512), (128, 100), (1024, 4096)])
-def test_a_good_line_never_waits_for_a_timeout(max_frame, window):
-    world = World(max_frame=max_frame, window=window, train_seconds=1.0, latency=0.001)
+@pytest.mark.parametrize(
+    ("key", "max_frame", "window"),
+    [
+        *((None, *sizes) for sizes in ((64, 64), (64, 200), (128, 512), (128, 100), (1024, 4096))),
+        *((KEY, *sizes) for sizes in ((72, 64), (72, 200), (128, 512), (128, 100), (1024, 4096))),
+    ],
+)
+def test_a_good_line_never_waits_for_a_timeout(key, max_frame, window):
+    world = World(key=key, max_frame=max_frame, window=window, train_seconds=1.0, latency=0.001)
     world.open()
     began = world.now
     finished(world)
@@ -248,7 +253,7 @@ def test_a_good_line_never_waits_for_a_timeout(max_frame, window):
 
 
 def test_nothing_is_said_or_told_before_the_info():
-    world = World()
+    world = World(key=None)
     world.host.poll(world.now)
     world.host.data_to_send()
     world.device.poll(world.now)
@@ -295,7 +300,7 @@ def test_commands_need_a_session():
 
 
 def test_a_lost_info_is_repeated_before_anything_is_said():
-    world = World()
+    world = World(key=None)
     lost = []
 
     def drop_info(data: bytes) -> bytes:
@@ -563,13 +568,13 @@ def test_a_later_host_that_takes_shorter_frames_gets_them():
     world = World(max_frame=1024, window=300)
     Round(world)
     world.run(until(world, "update on its way"))
-    world.host = HostEndpoint(rng=world.random.randbytes, max_frame=64)
+    world.new_host(max_frame=72)
     world.host_events.clear()
     job = Round(world)
     mark = len(world.captured)
     world.run(lambda: job.done)
     frames = bytes(world.captured[mark:]).split(b"\0")
-    assert any(frames) and max(map(len, frames)) < 64
+    assert any(frames) and max(map(len, frames)) < 72
     assert world.said(Chunk) > 4
 
 

@@ -26,7 +26,7 @@ def _flat(message: m.Message) -> list[Any]:
         value = getattr(message, field.name)
         if isinstance(value, m.Multiplier):
             out += [value.mantissa, value.shift]
-        elif not (isinstance(message, m.Error) and field.name == "text" and value is None):
+        elif not (value is None and field.name in ("text", "proof")):
             out.append({"hex": value.hex()} if isinstance(value, bytes) else value)
     return out
 

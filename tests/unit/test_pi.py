@@ -77,7 +77,7 @@ class Line:
 
     def __init__(self, pi: PiDevice) -> None:
         self.pi = pi
-        self.host = HostEndpoint(rng=random.Random(2).randbytes)
+        self.host = HostEndpoint(rng=random.Random(2).randbytes, insecure=True)
         self.now = 50.0
         self.events: list[ev.Event] = []
 
@@ -411,7 +411,7 @@ class Host:
         self.connections: list[Connection] = []
 
     async def serve(self, transport: Transport) -> None:
-        endpoint = HostEndpoint(rng=os.urandom)
+        endpoint = HostEndpoint(rng=os.urandom, insecure=True)
         capture = lambda up, data: self.captured.extend(data)  # noqa: E731
         async with Connection(endpoint, transport, capture=capture) as connection:
             self.connections.append(connection)

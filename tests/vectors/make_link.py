@@ -115,9 +115,10 @@ MESSAGES: list[tuple[str, str, list[Any]]] = [
         [1, 255, b"\xff" * 8, b"\xff" * 8, "b" * 24, TOP, 1024, 65535, TOP],
     ),
     ("hello, text in two-byte letters", "device", [1, 1, b"device 1", NONCE, "\u00e4" * 12, 1, 65, 66, 2]),
-    ("welcome", "host", [2, 1, NONCE, b"hostname", 128, 2000]),
-    ("welcome, lower end", "host", [2, 0, NONCE, HASH, 64, 100]),
-    ("welcome, upper end", "host", [2, 255, NONCE, HASH, 1024, 65535]),
+    ("welcome in the clear", "host", [2, 1, NONCE, b"hostname", 128, 2000]),
+    ("welcome in the clear, lower end", "host", [2, 0, NONCE, HASH, 64, 100]),
+    ("welcome", "host", [2, 1, NONCE, b"hostname", 128, 2000, bytes(range(16))]),
+    ("welcome, upper end", "host", [2, 255, NONCE, HASH, 1024, 65535, b"\xff" * 16]),
     ("refuse", "host", [3, NONCE, 3, 10000]),
     ("refuse, upper end", "host", [3, NONCE, 255, TOP]),
     ("info", "device", [4, HASH, HASH[::-1], 10, 32, 100, 80, 20, HASH, 1, 7]),
@@ -220,7 +221,8 @@ def refused() -> list[dict[str, Any]]:
             "status",
             "result",
         ):
-            no(f"{name}, one element missing", encode(*items[:-1]))
+            least = items[:6] if name == "welcome" else items
+            no(f"{name}, one element missing", encode(*least[:-1]))
     wrong: list[tuple[str, str, int, Any]] = [
         ("hello", "a version of 256", 1, 256),
         ("hello", "an id of 7 bytes", 2, bytes(7)),
@@ -237,6 +239,10 @@ def refused() -> list[dict[str, Any]]:
         ("welcome", "heartbeat 99", 5, 99),
         ("welcome", "heartbeat 65536", 5, 65536),
         ("welcome", "max_frame 63", 4, 63),
+        ("welcome", "a proof of 15 bytes", 6, bytes(15)),
+        ("welcome", "a proof of 17 bytes", 6, bytes(17)),
+        ("welcome", "a null proof", 6, None),
+        ("welcome", "a proof that is text", 6, "p" * 16),
         ("info", "a null model", 1, None),
         ("info", "65536 classes", 3, 65536),
         ("info", "a head of 7 bytes", 8, bytes(7)),

@@ -22,6 +22,7 @@ extern "C" {
 
 #define KF_MESSAGE_DEPTH 4u
 #define KF_HASH_BYTES 8u
+#define KF_PROOF_BYTES 16u
 
 typedef enum kf_message_type {
     KF_MSG_PROBE = 0,
@@ -76,7 +77,8 @@ typedef enum kf_reason {
     KF_REASON_TOO_MANY = 6,
     KF_REASON_SILENT = 7,
     KF_REASON_PROTOCOL = 8,
-    KF_REASON_TWIN = 9 /* another line has a session with this device id */
+    KF_REASON_TWIN = 9,     /* another line has a session with this device id */
+    KF_REASON_INSECURE = 10 /* the host takes encrypted sessions only */
 } kf_reason_t;
 
 /* A string of bytes or UTF-8 that lies elsewhere: in the decoded message's buffer, which must stay, or the sender's. */
@@ -109,10 +111,11 @@ typedef struct kf_hello {
     uint32_t firmware;  /* major << 16 | minor << 8 | patch */
     uint16_t max_frame; /* bytes on the wire, 64 .. 1024 */
     uint16_t window;    /* bytes on the wire, 64 .. 65535 */
-    uint32_t flags;     /* bit 0: no entropy source */
+    uint32_t flags;     /* KF_HELLO_* */
 } kf_hello_t;
 
-#define KF_HELLO_NO_ENTROPY 1u
+#define KF_HELLO_NO_ENTROPY 1u /* no entropy source: no protection against replay */
+#define KF_HELLO_ENCRYPTED 2u  /* it holds a key, and takes encrypted sessions and no others */
 
 typedef struct kf_welcome {
     uint8_t version;
@@ -120,6 +123,7 @@ typedef struct kf_welcome {
     uint8_t host_nonce[8];
     uint16_t max_frame;    /* 64 .. 1024 */
     uint16_t heartbeat_ms; /* 100 .. 65535 */
+    kf_span_t proof;       /* KF_PROOF_BYTES; at NULL: absent, the session is in the clear */
 } kf_welcome_t;
 
 /* Host: no session for this device. */

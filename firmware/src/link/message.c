@@ -20,7 +20,8 @@ typedef enum kind {
     NULLABLE, /* the same, or null */
     BYTES,    /* byte string of low .. high bytes */
     TEXT,     /* UTF-8 of low .. high bytes */
-    OPTIONAL  /* the same, or absent; last in its message */
+    OPTIONAL, /* the same, or absent; last in its message */
+    PROOF     /* byte string of low .. high bytes, or absent; last in its message */
 } kind_t;
 
 typedef struct field {
@@ -53,6 +54,7 @@ static const field_t fields[] = {
     {HASH, AT(kf_welcome_t, host_nonce), 0, 0},
     {U16, AT(kf_welcome_t, max_frame), 64, 1024},
     {U16, AT(kf_welcome_t, heartbeat_ms), 100, MAX16},
+    {PROOF, AT(kf_welcome_t, proof), KF_PROOF_BYTES, KF_PROOF_BYTES},
     /* refuse */ {HASH, AT(kf_refuse_t, device_nonce), 0, 0},
     {U8, AT(kf_refuse_t, reason), 0, MAX8},
     {U32, AT(kf_refuse_t, wait_ms), 0, MAX32},
@@ -109,9 +111,9 @@ static const field_t fields[] = {
 };
 
 /* How many lines of the table each type has, in the order of kf_message_type_t. */
-static const uint8_t field_counts[KF_MSG_TYPES] = {1, 8, 5, 3, 10, 3, 3, 3, 13, 4, 9, 2, 1, 0, 3, 1, 1};
+static const uint8_t field_counts[KF_MSG_TYPES] = {1, 8, 6, 3, 10, 3, 3, 3, 13, 4, 9, 2, 1, 0, 3, 1, 1};
 
-_Static_assert(sizeof fields / sizeof fields[0] == 1 + 8 + 5 + 3 + 10 + 3 + 3 + 3 + 13 + 4 + 9 + 2 + 1 + 0 + 3 + 1 + 1,
+_Static_assert(sizeof fields / sizeof fields[0] == 1 + 8 + 6 + 3 + 10 + 3 + 3 + 3 + 13 + 4 + 9 + 2 + 1 + 0 + 3 + 1 + 1,
                "field_counts and the table disagree");
 _Static_assert(sizeof(((kf_message_t *)0)->as) <= 255, "offsets are kept in a byte");
 
@@ -121,6 +123,10 @@ static const field_t *fields_of(uint8_t type) {
         first += field_counts[t];
     }
     return first;
+}
+
+static int is_optional(const field_t *field) {
+    return field->kind == OPTIONAL || field->kind == PROOF;
 }
 
 static int in_range(const field_t *field, uint32_t value) {
@@ -274,12 +280,14 @@ static int field_decode(zcbor_state_t *state, const field_t *field, uint8_t *to)
         return 1;
     }
     case BYTES:
+    case PROOF:
     case TEXT:
     case OPTIONAL: {
+        const int text = field->kind == TEXT || field->kind == OPTIONAL;
         struct zcbor_string string;
-        if (!(field->kind == BYTES ? zcbor_bstr_decode(state, &string) : zcbor_tstr_decode(state, &string)) ||
+        if (!(text ? zcbor_tstr_decode(state, &string) : zcbor_bstr_decode(state, &string)) ||
             string.len > UINT16_MAX || !in_range(field, (uint32_t)string.len) ||
-            (field->kind != BYTES && !is_utf8(string.value, string.len))) {
+            (text && !is_utf8(string.value, string.len))) {
             return 0;
         }
         const kf_span_t span = {string.value, (uint16_t)string.len};
@@ -326,7 +334,7 @@ kf_status_t kf_message_decode(kf_message_t *out, const uint8_t *bytes, size_t si
     out->type = (uint8_t)type;
     const field_t *field = fields_of(out->type);
     for (uint8_t left = field_counts[type]; left > 0; left--, field++) {
-        if (field->kind == OPTIONAL && state.elem_count == 0) {
+        if (is_optional(field) && state.elem_count == 0) {
             break;
         }
         if (!field_decode(&state, field, (uint8_t *)&out->as + field->at)) {
@@ -349,6 +357,7 @@ static kf_status_t field_encode(zcbor_state_t *state, const field_t *field, cons
     case HASH:
         return zcbor_bstr_encode_ptr(state, (const char *)from, KF_HASH_BYTES) ? KF_OK : KF_ERR_MEMORY;
     case BYTES:
+    case PROOF:
     case TEXT:
     case OPTIONAL: {
         kf_span_t span;
@@ -357,7 +366,8 @@ static kf_status_t field_encode(zcbor_state_t *state, const field_t *field, cons
             return KF_ERR_MESSAGE;
         }
         const struct zcbor_string string = {span.at, span.size};
-        return (field->kind == BYTES ? zcbor_bstr_encode(state, &string) : zcbor_tstr_encode(state, &string))
+        return (field->kind == BYTES || field->kind == PROOF ? zcbor_bstr_encode(state, &string)
+                                                              : zcbor_tstr_encode(state, &string))
                    ? KF_OK
                    : KF_ERR_MEMORY;
     }
@@ -389,7 +399,8 @@ kf_status_t kf_message_encode(const kf_message_t *message, uint8_t *out, size_t 
     }
     const field_t *field = fields_of(message->type);
     uint8_t count = field_counts[message->type];
-    if (message->type == KF_MSG_ERROR && message->as.error.text.at == NULL) {
+    if ((message->type == KF_MSG_ERROR && message->as.error.text.at == NULL) ||
+        (message->type == KF_MSG_WELCOME && message->as.welcome.proof.at == NULL)) {
         count--;
     }
     /* At most 14 elements: the array's head is this one byte. (zcbor's own needs a backup state to count them.) */

@@ -11,7 +11,7 @@ import hashlib
 from collections import deque
 
 from kilofed.link.errors import BlobError
-from kilofed.link.frames import message_bound, wire_bound
+from kilofed.link.frames import CHECK_BYTES, message_bound, wire_bound
 from kilofed.link.messages import MAX_BLOB, MAX_CHUNK, Accept, BlobKind, Chunk, Offer, Verdict
 from kilofed.link.session import LONGEST_WAIT, TRIES, round_trip
 
@@ -65,9 +65,9 @@ def _uint_bytes(value: int) -> int:
 class BlobSender:
     """Brings one blob to the other side.
 
-    data: the blob, 1 to MAX_BLOB bytes, else BlobError. max_frame, window: of the session. announce:
-    whether it sends offers itself (a head); an update is offered by `result`, which is its owner's to send,
-    and then the sender waits for the first accept.
+    data: the blob, 1 to MAX_BLOB bytes, else BlobError. max_frame, window, check (bytes of a frame's): of
+    the session. announce: whether it sends offers itself (a head); an update is offered by `result`, which
+    is its owner's to send, and then the sender waits for the first accept.
 
     poll(now) gives what to send; accept(message, now) takes answers. Ends with `done`, or `failed` (""
     before): no progress through all repeats, or refused three times. `deadline` is when poll wants to be
@@ -75,7 +75,14 @@ class BlobSender:
     """
 
     def __init__(
-        self, kind: BlobKind, data: bytes, *, max_frame: int, window: int, announce: bool = True
+        self,
+        kind: BlobKind,
+        data: bytes,
+        *,
+        max_frame: int,
+        window: int,
+        check: int = CHECK_BYTES,
+        announce: bool = True,
     ) -> None:
         if not 1 <= len(data) <= MAX_BLOB:
             raise BlobError(f"a blob of {len(data)} bytes", f"send 1 to {MAX_BLOB} bytes")
@@ -87,14 +94,15 @@ class BlobSender:
         self.chunks_repeated = 0
         self._announce = announce
         self._highest = 0  # offset sent at any time: chunks below it are repeats
-        self.restart(max_frame=max_frame, window=window)
+        self.restart(max_frame=max_frame, window=window, check=check)
 
-    def restart(self, *, max_frame: int, window: int) -> None:
+    def restart(self, *, max_frame: int, window: int, check: int = CHECK_BYTES) -> None:
         """A new session: the other side is asked again what it has, also when it once had all."""
         self.done = False
         self.failed = ""
         self.refusals = 0
-        self._room = message_bound(min(window, max_frame))
+        self._room = message_bound(min(window, max_frame), check)
+        self._check = check
         self._window = window
         self._interval = round_trip(window)
         self._open = False
@@ -134,7 +142,7 @@ class BlobSender:
         while self._next < len(self.data):
             size = _chunk_data(self._room, self.id, self._next)
             chunk = Chunk(self.id, self._next, self.data[self._next : self._next + size])
-            wire = wire_bound(_chunk_bytes(chunk))
+            wire = wire_bound(_chunk_bytes(chunk), self._check)
             if self._flight and self._flight_bytes + wire > self._window:
                 break
             self.chunks_sent += 1

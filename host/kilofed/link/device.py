@@ -21,8 +21,9 @@ from kilofed.link import events as ev
 from kilofed.link.blobs import BlobReceiver, BlobSender, blob_id, head_bytes
 from kilofed.link.endpoint import Endpoint
 from kilofed.link.errors import StatusCode
-from kilofed.link.frames import Direction, RawFrame
+from kilofed.link.frames import CHECK_BYTES, Direction, RawFrame
 from kilofed.link.messages import (
+    FLAG_ENCRYPTED,
     NO_HASH,
     PROTOCOL_VERSION,
     Accept,
@@ -47,12 +48,16 @@ from kilofed.link.messages import (
     Train,
     Verdict,
     Welcome,
+    before_proof,
+    encode,
 )
+from kilofed.link.secure import MIN_FRAME, NO_KEY, EncryptedSession, derive
 from kilofed.link.session import REPEAT, Session, session_id
 
 STATUS_INTERVAL = 2.0  # between two statuses nobody asked for, seconds
 HELLO_JITTER = 0.25  # so that a fleet that was switched on at once does not speak at once
 HEAD_CODECS = (0, 1, 2)
+MOST_REFUSED = 60.0  # a refuse may be anybody's, so a device with a key is silent no longer, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,10 @@ class Holding:
 class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
     """One line of a device.
 
-    device_id: 8 bytes. board: 1..24 bytes of text. firmware: major << 16 | minor << 8 | patch. rng: gives n
-    random bytes. take_head: called with a whole head blob whose hash is right; 0 makes it the base, another
-    number is the StatusCode to refuse with. max_frame, window: what this end takes, 64..1024 and 64..65535
+    device_id: 8 bytes. key: 32 bytes that the host knows too: sessions are encrypted, and no others are
+    taken; None: sessions are in the clear. board: 1..24 bytes of text. firmware: major << 16 | minor << 8 |
+    patch. rng: gives n random bytes. take_head: called with a whole head blob whose hash is right; 0 makes it
+    the base, another number is the StatusCode to refuse with. max_frame, window: what this end takes, 64..1024 and 64..65535
     bytes on the wire.
     """
 
@@ -87,11 +93,18 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         holding: Holding,
         rng: Callable[[int], bytes],
         take_head: Callable[[bytes], int],
+        key: bytes | None = None,
         max_frame: int = 1024,
         window: int = 4096,
         flags: int = 0,
     ) -> None:
         super().__init__(Direction.FROM_DEVICE, max_frame=max_frame)
+        self._key = None if key == NO_KEY else key
+        if self._key is not None:
+            if max_frame < MIN_FRAME:
+                raise ValueError(f"an encrypted session needs a max_frame of {MIN_FRAME}")
+            flags |= FLAG_ENCRYPTED
+        self._doubted = b""  # the nonce of the hello that brought a welcome with a wrong proof
         self._rng = rng
         self._take_head = take_head
         self._max_frame = max_frame
@@ -164,6 +177,11 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         """Whether a host is there."""
         return self._session is not None
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether its sessions are."""
+        return self._key is not None
+
     # ---- what the owner says ---------------------------------------------------------------------
 
     def update(self, holding: Holding) -> None:
@@ -210,7 +228,12 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         sender = None
         if update is not None:
             sender = BlobSender(
-                BlobKind.UPDATE, update, max_frame=self._session_frame(), window=self._window, announce=False
+                BlobKind.UPDATE,
+                update,
+                max_frame=self._session_frame(),
+                window=self._window,
+                check=self._session_check(),
+                announce=False,
             )
         self._update = sender
         self._result = Result(
@@ -297,6 +320,9 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
     def _session_frame(self) -> int:
         return self._session.max_frame if self._session is not None else self._max_frame
 
+    def _session_check(self) -> int:
+        return self._session.check_bytes if self._session is not None else CHECK_BYTES
+
     # ---- sessions --------------------------------------------------------------------------------
 
     def _say_hello(self) -> None:
@@ -307,7 +333,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
     def _fresh_nonce(self) -> None:
         self._hello = replace(self._hello, device_nonce=self._rng(8))
 
-    def _take_clear(self, message: Message) -> None:
+    def _take_clear(self, message: Message, raw: bytes) -> None:
         if isinstance(message, Probe):
             self._fresh_nonce()
             self._say_hello()
@@ -316,22 +342,39 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
             if nonce != self._hello.device_nonce or nonce == self._session_nonce:
                 return  # of an older hello, or the answer that the session began with, once more
             if isinstance(message, Welcome):
-                if message.version == PROTOCOL_VERSION:
-                    self._begin(message)
+                session = self._session_of(message, raw)
+                if session is not None:
+                    self._begin(message, session)
             else:
                 self._fresh_nonce()
-                self._hello_at = self._now + message.wait_ms / 1000
+                wait = message.wait_ms / 1000
+                self._hello_at = self._now + (wait if self._key is None else min(wait, MOST_REFUSED))
                 self._events.append(ev.Refused(message.reason, message.wait_ms))
 
-    def _begin(self, welcome: Welcome) -> None:
+    def _session_of(self, welcome: Welcome, raw: bytes) -> Session | None:
+        """The session a welcome begins; None when it is not for us, or not from who holds our key."""
+        hello = self._hello
+        if welcome.version != PROTOCOL_VERSION or (welcome.proof is None) != (self._key is None):
+            return None
+        max_frame = min(self._max_frame, welcome.max_frame)
+        if self._key is None or welcome.proof is None:
+            id = session_id(welcome.host_nonce, hello.device_nonce, hello.device_id)
+            return Session(id, role=Direction.FROM_DEVICE, max_frame=max_frame)
+        keys = derive(self._key, encode(hello), before_proof(raw))
+        if not keys.proves(welcome.proof):
+            if self._doubted != hello.device_nonce:
+                self._doubted = hello.device_nonce
+                self._events.append(ev.Unproven())
+            return None
+        if max_frame < MIN_FRAME:
+            return None
+        return EncryptedSession(keys, role=Direction.FROM_DEVICE, max_frame=max_frame)
+
+    def _begin(self, welcome: Welcome, session: Session) -> None:
         hello = self._hello
         self._lose(Reason.NONE, "the host began a new session")
         self._hello = hello
-        self._session = Session(
-            session_id(welcome.host_nonce, hello.device_nonce, hello.device_id),
-            role=Direction.FROM_DEVICE,
-            max_frame=min(self._max_frame, welcome.max_frame),
-        )
+        self._session = session
         self._session_nonce = hello.device_nonce
         self._heartbeat = welcome.heartbeat_ms / 1000
         self._last_heard = self._now
@@ -341,7 +384,9 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         if self._result is not None:
             self._result_at = self._now
         if self._update is not None:
-            self._update.restart(max_frame=self._session.max_frame, window=self._window)
+            self._update.restart(
+                max_frame=self._session.max_frame, window=self._window, check=self._session.check_bytes
+            )
         self.counters.sessions += 1
         self._events.append(ev.Welcomed())
 

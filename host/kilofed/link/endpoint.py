@@ -110,8 +110,8 @@ class Endpoint(ABC, Generic[EventT]):
         """The message in a session frame, of whichever session it is; None when of none."""
 
     @abstractmethod
-    def _take_clear(self, message: Message) -> None:
-        """A message from outside a session."""
+    def _take_clear(self, message: Message, raw: bytes) -> None:
+        """A message from outside a session, and its bytes."""
 
     @abstractmethod
     def _take_message(self, message: Message, wire: int) -> None:
@@ -166,7 +166,7 @@ class Endpoint(ABC, Generic[EventT]):
                 message = decode(frame.message)
             except MessageError:
                 return True  # of a later version, or nonsense: nobody to answer
-            self._take_clear(message)
+            self._take_clear(message, frame.message)
             return True
         data = self._open(frame)
         if data is None:

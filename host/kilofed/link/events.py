@@ -23,6 +23,17 @@ class HelloSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class Unproven:
+    """Nobody on the line proves to hold the key: a wrong key, a stranger, or a replay.
+
+    On the host: a device that says its hello again and again without taking the encrypted session it is
+    offered; device_id is its. On the device: a welcome with a wrong proof; device_id is empty. Once a hello.
+    """
+
+    device_id: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A session is open; commands may be given from here on.
 
@@ -131,8 +142,8 @@ class Malformed:
 
 
 Event: TypeAlias = (
-    HelloSeen | Opened | InfoChanged | HeadDelivered | Training | Progress | ResultReady | Committed | Lost
-    | DeviceError | Malformed | Stray
+    HelloSeen | Unproven | Opened | InfoChanged | HeadDelivered | Training | Progress | ResultReady
+    | Committed | Lost | DeviceError | Malformed | Stray
 )  # fmt: skip
 
 
@@ -189,5 +200,6 @@ class CommitAsked:
 
 
 DeviceEvent: TypeAlias = (
-    Welcomed | Refused | HeadReceived | TrainAsked | CancelAsked | CommitAsked | Lost | DeviceError | Stray
-)
+    Welcomed | Refused | Unproven | HeadReceived | TrainAsked | CancelAsked | CommitAsked | Lost
+    | DeviceError | Stray
+)  # fmt: skip

@@ -1,7 +1,7 @@
 """Frames: what carries one message over a pipe (firmware/PROTOCOL.md, "Frames").
 
     message -> header | message | check -> COBS -> 0x00
-               1+2      n         4
+               1+2      n         4, or 16 when it is encrypted
 
 Sans-IO and without state but for `Splitter`, which cuts a byte stream at 0x00 and never holds more than one
 frame. Decoders raise FrameError and nothing else, whatever the bytes.
@@ -20,7 +20,7 @@ from kilofed.link.messages import MAX_FRAME, PROTOCOL_VERSION
 
 HEADER_BYTES = 3
 CHECK_BYTES = 4
-_SMALLEST = HEADER_BYTES + 1 + CHECK_BYTES
+TAG_BYTES = 16  # in place of the check, in an encrypted session
 _GROUP = 254  # most data bytes of one COBS group
 _PSEUDO = struct.Struct("<II")
 _HINT = "nothing to do once; look at the cable and the baud rate when it goes on"
@@ -34,10 +34,14 @@ class Direction(IntEnum):
 
 
 class FrameType(IntEnum):
-    """Bits 2-0 of its first byte. 2 is reserved for encrypted sessions."""
+    """Bits 2-0 of its first byte.
+
+    CLEAR: outside a session. SESSION, ENCRYPTED: of a session, with a checksum or an authentication tag.
+    """
 
     CLEAR = 0
     SESSION = 1
+    ENCRYPTED = 2
 
 
 def cobs_encode(data: bytes) -> bytes:
@@ -78,16 +82,19 @@ def cobs_decode(data: bytes) -> bytes:
     return bytes(out)
 
 
-def wire_bound(message_bytes: int) -> int:
-    """Most bytes on the wire that a session frame with a message of that size can take."""
-    raw = HEADER_BYTES + message_bytes + CHECK_BYTES
+def wire_bound(message_bytes: int, check: int = CHECK_BYTES) -> int:
+    """Most bytes on the wire that a session frame with a message of that size can take.
+
+    check: bytes of its check, CHECK_BYTES or TAG_BYTES.
+    """
+    raw = HEADER_BYTES + message_bytes + check
     return raw + 1 + raw // _GROUP + 1
 
 
-def message_bound(max_frame: int) -> int:
-    """Largest message that surely fits a session frame of `max_frame` bytes on the wire."""
-    size = max_frame - HEADER_BYTES - CHECK_BYTES - 2
-    while wire_bound(size) > max_frame:
+def message_bound(max_frame: int, check: int = CHECK_BYTES) -> int:
+    """Largest message that surely fits a session frame of `max_frame` bytes on the wire. check: as above."""
+    size = max_frame - HEADER_BYTES - check - 2
+    while wire_bound(size, check) > max_frame:
         size -= 1
     return size
 
@@ -96,7 +103,9 @@ def message_bound(max_frame: int) -> int:
 class RawFrame:
     """A frame whose form is right and whose check has not been looked at.
 
-    number: the low 16 bits of its number. covered: the bytes the check covers besides session and number.
+    number: the low 16 bits of its number. message: of an encrypted frame the ciphertext. covered: the bytes
+    the check covers besides session and number. check: as a number, little endian; of an encrypted frame the
+    tag is in `tag`.
     """
 
     type: FrameType
@@ -105,6 +114,12 @@ class RawFrame:
     message: bytes
     covered: bytes
     check: int
+    tag: bytes = b""
+
+    @property
+    def header(self) -> bytes:
+        """Its first three bytes."""
+        return self.covered[:HEADER_BYTES]
 
     def matches(self, session: int, number: int) -> bool:
         """Whether the check is right for this session id (u32) and whole number (u32)."""
@@ -123,31 +138,43 @@ def encode_frame(
 
     Clear frames have session 0 and number 0; a session's frames are numbered from 1 in each direction.
     """
-    first = PROTOCOL_VERSION << 4 | direction << 3 | frame
-    covered = bytes((first, number & 0xFF, number >> 8 & 0xFF)) + message
+    covered = frame_header(direction, frame, number) + message
     check = _check(session, number, covered)
     stuffed = cobs_encode(covered + check.to_bytes(4, "little")) + b"\0"
     return b"\0" + stuffed if frame is FrameType.CLEAR else stuffed
 
 
+def frame_header(direction: Direction, frame: FrameType, number: int) -> bytes:
+    """The first three bytes of a frame."""
+    return bytes((PROTOCOL_VERSION << 4 | direction << 3 | frame, number & 0xFF, number >> 8 & 0xFF))
+
+
+def encode_encrypted(header: bytes, sealed: bytes) -> bytes:
+    """An encrypted frame on the wire. sealed: ciphertext and tag, as an AEAD gives them."""
+    return cobs_encode(header + sealed) + b"\0"
+
+
 def parse_frame(piece: bytes) -> RawFrame:
     """The frame in the bytes between two delimiters. FrameError: COBS, length, version or type are wrong."""
     raw = cobs_decode(piece)
-    if len(raw) < _SMALLEST:
+    encrypted = bool(raw) and raw[0] & 7 == FrameType.ENCRYPTED
+    check = TAG_BYTES if encrypted else CHECK_BYTES
+    if len(raw) < HEADER_BYTES + 1 + check:
         raise FrameError(f"{len(raw)} bytes are too short for a frame", _HINT)
     first = raw[0]
     if first >> 4 != PROTOCOL_VERSION:
         raise FrameError(f"protocol version {first >> 4}", _HINT)
-    if first & 7 > FrameType.SESSION:
+    if first & 7 > FrameType.ENCRYPTED:
         raise FrameError(f"frame type {first & 7}", _HINT)
-    covered = raw[:-CHECK_BYTES]
+    covered, tail = raw[:-check], raw[-check:]
     return RawFrame(
         FrameType(first & 7),
         Direction(first >> 3 & 1),
         raw[1] | raw[2] << 8,
         covered[HEADER_BYTES:],
         covered,
-        int.from_bytes(raw[-CHECK_BYTES:], "little"),
+        0 if encrypted else int.from_bytes(tail, "little"),
+        tail if encrypted else b"",
     )
 
 
@@ -160,7 +187,9 @@ def foreign_version(piece: bytes) -> int | None:
         raw = cobs_decode(piece)
     except FrameError:
         return None
-    if len(raw) < _SMALLEST or raw[0] >> 4 == PROTOCOL_VERSION or raw[0] & 7 != FrameType.CLEAR:
+    if len(raw) < HEADER_BYTES + 1 + CHECK_BYTES:
+        return None
+    if raw[0] >> 4 == PROTOCOL_VERSION or raw[0] & 7 != FrameType.CLEAR:
         return None
     check = int.from_bytes(raw[-CHECK_BYTES:], "little")
     return raw[0] >> 4 if _check(0, 0, raw[:-CHECK_BYTES]) == check else None

@@ -11,15 +11,16 @@ next_deadline() is due at once after one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from kilofed.link import events as ev
 from kilofed.link.blobs import MOST_REFUSALS, BlobReceiver, BlobSender, blob_hash, blob_id, update_bytes
 from kilofed.link.endpoint import Counters, Endpoint
 from kilofed.link.errors import SessionError, StatusCode
-from kilofed.link.frames import Direction, RawFrame
+from kilofed.link.frames import CHECK_BYTES, Direction, RawFrame
 from kilofed.link.messages import (
+    PROOF_BYTES,
     PROTOCOL_VERSION,
     Accept,
     BlobKind,
@@ -43,11 +44,14 @@ from kilofed.link.messages import (
     TrainOrder,
     Verdict,
     Welcome,
+    before_proof,
     encode,
 )
+from kilofed.link.secure import MIN_FRAME, NO_KEY, EncryptedSession, derive
 from kilofed.link.session import MOST_BUSY, REPEAT, Repeater, Session, round_trip, session_id
 
 ANSWER_INFO = 0.25  # how long an info waits for a command to answer it, before a ping does, seconds
+UNPROVEN_AFTER = 4  # times that the same hello comes and no session of it begins: said once
 HEAD_TRIES = 3  # how often a head is brought again to a device that says it does not hold it
 
 __all__ = ["Counters", "HostEndpoint"]
@@ -57,18 +61,24 @@ __all__ = ["Counters", "HostEndpoint"]
 class _Pending:
     """A session that was offered with a welcome and has not begun."""
 
+    raw: bytes  # the hello, as it came
     hello: Hello
     welcome: Welcome
     session: Session
     since: float
+    key: bytes | None = field(default=None, repr=False)
+    said: int = 0  # times this welcome was given
 
 
 class HostEndpoint(Endpoint[ev.Event]):
     """One device's protocol on the host.
 
     rng: gives n random bytes (os.urandom; a seeded source in tests). admit: called with each new hello; 0
-    welcomes, another number is the `Reason` to refuse with. max_frame: longest frame this side takes,
-    64..1024. window: most bytes on the wire sent beyond the last accept, whatever the device offers.
+    welcomes, another number is the `Reason` to refuse with. keys: the keys that the device with this id may
+    hold (32 bytes each; two while one replaces the other), empty when there is none. insecure: let devices
+    open sessions in the clear, for the bench; a device without a key is refused otherwise, whatever its id.
+    max_frame: longest frame this side takes, 64..1024 (72 at least with keys).
+    window: most bytes on the wire sent beyond the last accept, whatever the device offers.
     heartbeat: seconds, 0.1..65.
 
     Life: it probes, a device says hello, `Opened` comes with what the device holds. Then, a round:
@@ -93,6 +103,8 @@ class HostEndpoint(Endpoint[ev.Event]):
         *,
         rng: Callable[[int], bytes],
         admit: Callable[[Hello], int] = lambda hello: 0,
+        keys: Callable[[bytes], Sequence[bytes]] = lambda device_id: (),
+        insecure: bool = False,
         max_frame: int = 1024,
         window: int = 4096,
         heartbeat: float = 2.0,
@@ -100,9 +112,13 @@ class HostEndpoint(Endpoint[ev.Event]):
     ) -> None:
         if not 64 <= max_frame <= 1024 or not 64 <= window <= 65535 or not 0.1 <= heartbeat <= 65:
             raise ValueError("max_frame is 64..1024, window 64..65535, heartbeat 0.1..65 seconds")
+        if not insecure and max_frame < MIN_FRAME:
+            raise ValueError(f"an encrypted session needs a max_frame of {MIN_FRAME}")
         super().__init__(Direction.FROM_HOST, max_frame=max_frame)
         self._rng = rng
         self._admit = admit
+        self._keys = keys
+        self._insecure = insecure
         self._max_frame = max_frame
         self._most_window = window
         self._heartbeat = heartbeat
@@ -110,7 +126,7 @@ class HostEndpoint(Endpoint[ev.Event]):
 
         self._woken = True
         self._probe_at = float("-inf")
-        self._seen_nonce = b""
+        self._seen = b""  # the latest hello, as it came
         self._refused = 0
         self._pending: _Pending | None = None
         self._receiver = BlobReceiver(window=window)
@@ -121,6 +137,7 @@ class HostEndpoint(Endpoint[ev.Event]):
         """The state of a session that is not there."""
         self._session = None
         self._hello: Hello | None = None
+        self._key: bytes | None = None
         self._info: Info | None = None
         self._status: Status | None = None
         self._state = State.IDLE  # of the device, by its latest message
@@ -191,6 +208,11 @@ class HostEndpoint(Endpoint[ev.Event]):
         return self._hello
 
     @property
+    def key(self) -> bytes | None:
+        """The device's key that the open session is made of; None without one, or in the clear."""
+        return self._key
+
+    @property
     def info(self) -> Info | None:
         """The latest, of the open session; None without one."""
         return self._info
@@ -212,14 +234,21 @@ class HostEndpoint(Endpoint[ev.Event]):
             return
         if self._head is not None:
             self._head_held = None  # the one under way may arrive in full yet: ask
-        sender = BlobSender(
-            BlobKind.HEAD, blob, max_frame=min(self._max_frame, hello.max_frame), window=self._window()
-        )
+        sender = self._head_sender(blob, hello)
         self._head_blob = blob
         self._head_wanted = sender.hash
         self._head_tries = 0
         self._head = None if sender.hash == self._head_held else sender
         self._woken = True
+
+    def _head_sender(self, blob: bytes, hello: Hello) -> BlobSender:
+        return BlobSender(
+            BlobKind.HEAD,
+            blob,
+            max_frame=min(self._max_frame, hello.max_frame),
+            window=self._window(),
+            check=self._session.check_bytes if self._session is not None else CHECK_BYTES,
+        )
 
     def train(self, order: TrainOrder) -> None:
         """Has the device train a round, or hand over that round's result.
@@ -316,36 +345,67 @@ class HostEndpoint(Endpoint[ev.Event]):
     def _malformed(self, why: str) -> None:
         self._events.append(ev.Malformed(why))
 
-    def _take_clear(self, message: Message) -> None:
+    def _take_clear(self, message: Message, raw: bytes) -> None:
         if isinstance(message, Hello):
-            self._take_hello(message)
+            self._take_hello(message, raw)
 
-    def _take_hello(self, hello: Hello) -> None:
-        repeated = hello.device_nonce == self._seen_nonce
-        if not repeated:
-            self._seen_nonce = hello.device_nonce
-            self._refused = self._admit(hello) if hello.version >= PROTOCOL_VERSION else Reason.VERSION
+    def _verdict(self, hello: Hello) -> int:
+        """0 to welcome it, or the reason to refuse it."""
+        if hello.version < PROTOCOL_VERSION:
+            return Reason.VERSION
+        if refused := self._admit(hello):
+            return refused
+        if not hello.encrypted:
+            return Reason.NONE if self._insecure else Reason.INSECURE
+        if not self._keys_for(hello):
+            return Reason.WRONG_KEY
+        return Reason.NONE if hello.max_frame >= MIN_FRAME else Reason.PROTOCOL
+
+    def _keys_for(self, hello: Hello) -> list[bytes]:
+        return [key for key in self._keys(hello.device_id) if key != NO_KEY]
+
+    def _offer(self, hello: Hello, raw: bytes, said: int) -> _Pending:
+        """A session beside the one that may be open.
+
+        That one ends when the device's first frame of this one comes. So a stray or replayed hello ends
+        nothing.
+        """
+        nonce = self._rng(8)
+        max_frame = min(self._max_frame, hello.max_frame)
+        welcome = Welcome(PROTOCOL_VERSION, hello.device_nonce, nonce, max_frame, int(self._heartbeat * 1000))
+        if not hello.encrypted:
+            id = session_id(nonce, hello.device_nonce, hello.device_id)
+            session = Session(id, role=Direction.FROM_HOST, max_frame=max_frame)
+            return _Pending(raw, hello, welcome, session, self._now)
+        known = self._keys_for(hello)
+        key = known[said % len(known)]
+        sized = replace(welcome, proof=bytes(PROOF_BYTES))
+        made = derive(key, raw, before_proof(encode(sized)))
+        encrypted = EncryptedSession(made, role=Direction.FROM_HOST, max_frame=max_frame)
+        return _Pending(raw, hello, replace(welcome, proof=made.proof), encrypted, self._now, key)
+
+    def _take_hello(self, hello: Hello, raw: bytes) -> None:
+        if raw != self._seen:  # the whole of it: a nonce repeated with other flags is another hello
+            self._seen = raw
+            self._refused = self._verdict(hello)
             self._events.append(ev.HelloSeen(hello, self._refused))
+        elif hello.encrypted and not self._refused and not self._keys_for(hello):
+            self._refused = Reason.WRONG_KEY  # revoked since it said so first
         if self._refused:
             wait = int(self._refuse_for * 1000)
             self._say_clear(Refuse(hello.device_nonce, self._refused, wait))
             self._probe_at = self._now + self._refuse_for
             return
-        if self._pending is None or self._pending.hello != hello:
-            # A new session beside the one that may be open: that one ends when the device's first frame of
-            # this one comes. So a stray or replayed hello ends nothing.
-            nonce = self._rng(8)
-            welcome = Welcome(
-                PROTOCOL_VERSION,
-                hello.device_nonce,
-                nonce,
-                min(self._max_frame, hello.max_frame),
-                int(self._heartbeat * 1000),
-            )
-            id = session_id(nonce, hello.device_nonce, hello.device_id)
-            session = Session(id, role=Direction.FROM_HOST, max_frame=welcome.max_frame)
-            self._pending = _Pending(hello, welcome, session, self._now)
+        if self._pending is None or self._pending.raw != raw:
+            self._pending = self._offer(hello, raw, 0)
+        elif hello.encrypted and len(self._keys_for(hello)) > 1:  # it may hold the other one
+            said = self._pending.said
+            self._pending = self._offer(hello, raw, said)
+            self._pending.said = said
         self._pending.since = self._now
+        self._pending.said += 1
+        if hello.encrypted and self._pending.said == UNPROVEN_AFTER:
+            self._events.append(ev.Unproven(hello.device_id))
         # A probe would use up the nonce that the welcome echoes: leave it the time of a slow round trip.
         self._probe_at = self._now + 2 * REPEAT
         self._say_clear(self._pending.welcome)
@@ -358,6 +418,7 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._pending = None
         self._session = pending.session
         self._hello = pending.hello
+        self._key = pending.key
         self._last_heard = self._last_sent = self._now
         self._receiver.restart(window=pending.hello.window, max_frame=pending.welcome.max_frame)
         self.counters.sessions += 1
@@ -494,12 +555,7 @@ class HostEndpoint(Endpoint[ev.Event]):
             if holds and self._head_tries < HEAD_TRIES and self._hello is not None:
                 self._head_tries += 1
                 self._head_held = None
-                self._head = BlobSender(
-                    BlobKind.HEAD,
-                    self._head_blob,
-                    max_frame=min(self._max_frame, self._hello.max_frame),
-                    window=self._window(),
-                )
+                self._head = self._head_sender(self._head_blob, self._hello)
                 self._order_try = self._repeater()
                 return
         if asked is not None or self._head is not None:

@@ -29,6 +29,9 @@ PROTOCOL_VERSION = 1
 MIN_FRAME = 64  # bytes on the wire, limits of max_frame
 MAX_FRAME = 1024
 MIN_WINDOW = 64
+PROOF_BYTES = 16
+FLAG_NO_ENTROPY = 1  # of a hello
+FLAG_ENCRYPTED = 2
 MAX_BLOB = 1 << 20
 MAX_CHUNK = 1000
 MAX_DEPTH = 4  # of arrays and maps inside the elements that are skipped
@@ -75,6 +78,7 @@ class Reason(IntEnum):
     SILENT = 7
     PROTOCOL = 8
     TWIN = 9
+    INSECURE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,7 @@ _U8, _U16, _U32 = _Uint(0, 0xFF), _Uint(0, 0xFFFF), _Uint(0, 0xFFFFFFFF)
 _HASH = _Bytes(8, 8)
 _HASH_OR_NULL = _Bytes(8, 8, nullable=True)
 _FRAME = _Uint(MIN_FRAME, MAX_FRAME)
+_PROOF = _Bytes(PROOF_BYTES, PROOF_BYTES)
 
 
 # ---- before there is a session -------------------------------------------------------------------
@@ -236,7 +241,7 @@ class Hello:
     version: the highest protocol version it speaks. device_id, device_nonce: 8 bytes. board: name of its
     board file. firmware: major << 16 | minor << 8 | patch. max_frame: longest frame it takes, bytes on the
     wire. window: bytes on the wire it can buffer beyond what it has acknowledged. flags: bit 0: it has no
-    entropy source.
+    entropy source; bit 1: it holds a key, and takes encrypted sessions and no others.
     """
 
     TYPE: ClassVar[int] = 1
@@ -257,18 +262,27 @@ class Hello:
         """The firmware version as people write it, "0.1.0"."""
         return f"{self.firmware >> 16}.{self.firmware >> 8 & 255}.{self.firmware & 255}"
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether its sessions are encrypted."""
+        return bool(self.flags & FLAG_ENCRYPTED)
+
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Host: a session may begin. device_nonce echoes the hello it answers."""
+    """Host: a session may begin. device_nonce echoes the hello it answers.
+
+    proof: 16 bytes of an encrypted session (`kilofed.link.secure`), None of one in the clear.
+    """
 
     TYPE: ClassVar[int] = 2
-    KINDS: ClassVar[tuple[_Kind, ...]] = (_U8, _HASH, _HASH, _FRAME, _Uint(100, 0xFFFF))
+    KINDS: ClassVar[tuple[_Kind, ...]] = (_U8, _HASH, _HASH, _FRAME, _Uint(100, 0xFFFF), _PROOF)
     version: int
     device_nonce: bytes
     host_nonce: bytes
     max_frame: int
     heartbeat_ms: int
+    proof: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,6 +513,7 @@ MESSAGES: tuple[type[Message], ...] = (
 )  # fmt: skip
 _NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in MESSAGES}
 _WIDTHS = {cls: sum(kind.width for kind in cls.KINDS) for cls in MESSAGES}
+_OPTIONAL: dict[type[Message], str] = {Error: "text", Welcome: "proof"}  # the last field, which may be absent
 
 
 # ---- to and from bytes ---------------------------------------------------------------------------
@@ -510,7 +525,7 @@ def encode(message: Message) -> bytes:
     items: list[Any] = [cls.TYPE]
     for name, kind in zip(_NAMES[cls], cls.KINDS, strict=True):
         value = getattr(message, name)
-        if cls is Error and name == "text" and value is None:
+        if value is None and _OPTIONAL.get(cls) == name:
             continue
         try:
             items += kind.pack(value)
@@ -534,7 +549,7 @@ def decode(data: bytes) -> Message:
         raise UnknownMessage("a message of an unknown type", _HINT)
     cls = MESSAGES[data[start]]
     wanted = 1 + _WIDTHS[cls]
-    if cls is Error and len(ends) == wanted - 1:
+    if cls in _OPTIONAL and len(ends) == wanted - 1:
         wanted -= 1
     if len(ends) < wanted:
         raise MessageError(f"{cls.__name__} with {len(ends)} of {wanted} elements", _HINT)
@@ -555,6 +570,11 @@ def decode(data: bytes) -> Message:
     message = cls(*values)
     _check_whole(message)
     return message
+
+
+def before_proof(welcome: bytes) -> bytes:
+    """The bytes of a welcome, which `decode` took with its proof, up to where the proof's element begins."""
+    return welcome[: _elements(welcome)[1][_WIDTHS[Welcome] - 1]]
 
 
 def _check_whole(message: Message) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from kilofed.link.frames import Direction, FrameType, RawFrame, encode_frame
+from kilofed.link.frames import CHECK_BYTES, Direction, FrameType, RawFrame, encode_frame
 
 LAST_NUMBER = 0xFFFFFFFF
 LINE_RATE = 11520  # bytes a second at 115200 baud: what retransmission times assume
@@ -34,11 +34,13 @@ def round_trip(window: int) -> float:
 
 
 class Session:
-    """Numbers, seals and opens the frames of one session.
+    """Numbers, seals and opens the frames of one session in the clear; secure.EncryptedSession is the other.
 
     id: see `session_id`. role: the direction of the frames this side sends. max_frame: neither side sends
-    longer ones.
+    longer ones. check_bytes: what protects a frame takes of it.
     """
+
+    check_bytes = CHECK_BYTES
 
     def __init__(self, id: int, *, role: Direction, max_frame: int) -> None:
         self.id = id
@@ -71,12 +73,15 @@ class Session:
         """
         if frame.type is not FrameType.SESSION or frame.direction is self._role:
             return None
-        least = self._accepted + 1
-        number = least + ((frame.number - least) & 0xFFFF)
+        number = self._number_of(frame)
         if number > LAST_NUMBER or not frame.matches(self.id, number):
             return None
         self._accepted = number
         return frame.message
+
+    def _number_of(self, frame: RawFrame) -> int:
+        least = self._accepted + 1
+        return least + ((frame.number - least) & 0xFFFF)
 
 
 @dataclass(slots=True)

@@ -41,7 +41,7 @@ class Line:
 
     read_fd: int
     write: Callable[[bytes], object]
-    endpoint: HostEndpoint = field(default_factory=lambda: HostEndpoint(rng=os.urandom))
+    endpoint: HostEndpoint = field(default_factory=lambda: HostEndpoint(rng=os.urandom, insecure=True))
     events: list[Event] = field(default_factory=list)
     ended: bool = False
 

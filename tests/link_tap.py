@@ -1,0 +1,48 @@
+"""Whoever knows the device's key, and listens to a line: what crosses it, as messages."""
+
+from __future__ import annotations
+
+from kilofed.link.frames import Direction, FrameType, parse_frame
+from kilofed.link.messages import Hello, Message, Welcome, before_proof, decode
+from kilofed.link.secure import EncryptedSession, derive
+
+MOST_SESSIONS = 8  # remembered: a frame may be of one that is being replaced
+
+
+class Tap:
+    """Reads the frames of one line in the order in which they were sent.
+
+    key: of the device, None for a line in the clear. keys, hello, welcome: of the newest session.
+    """
+
+    def __init__(self, key: bytes | None) -> None:
+        self._key = key
+        self._hello = b""
+        self._sessions: list[dict[Direction, EncryptedSession]] = []
+
+    def read(self, piece: bytes) -> Message:
+        """The message in the piece between two delimiters. AssertionError when it is of no session."""
+        frame = parse_frame(piece)
+        if frame.type is not FrameType.ENCRYPTED:
+            message = decode(frame.message)
+            if isinstance(message, Hello):
+                self._hello = frame.message
+            elif isinstance(message, Welcome) and message.proof is not None:
+                self._begin(frame.message)
+            return message
+        for session in reversed(self._sessions):
+            data = session[frame.direction].open(frame)
+            if data is not None:
+                return decode(data)
+        raise AssertionError("an encrypted frame of no session that was begun")
+
+    def _begin(self, welcome: bytes) -> None:
+        assert self._key is not None
+        keys = derive(self._key, self._hello, before_proof(welcome))
+        self._sessions.append(
+            {
+                Direction.FROM_DEVICE: EncryptedSession(keys, role=Direction.FROM_HOST, max_frame=1024),
+                Direction.FROM_HOST: EncryptedSession(keys, role=Direction.FROM_DEVICE, max_frame=1024),
+            }
+        )
+        del self._sessions[:-MOST_SESSIONS]
