@@ -28,6 +28,8 @@ NAME_BYTES = 12
 WELCOME = 0
 REFUSED_UNKNOWN = 3
 
+#: What a device may be called, in words.
+NAME_RULE = "1 to 12 letters, digits, dots, dashes and underscores, no sign first"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _TABLES = """
@@ -91,7 +93,7 @@ def new_identity(
     if not _NAME.fullmatch(name) or len(name.encode()) > NAME_BYTES:
         raise FleetError(
             f"{name!r} cannot be the name of a device",
-            f"use 1 to {NAME_BYTES} letters, digits, dots, dashes and underscores",
+            f"use {NAME_RULE}",
             device=name,
         )
     number = rng(ID_BYTES) if device_id is None else device_id

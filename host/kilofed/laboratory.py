@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from kilofed import linux
 from kilofed.boards import Emulator, Identity, Image, build, catalogue, placed, settings
 from kilofed.errors import BoardError, EmulatorError
 from kilofed.fleet import ID_BYTES, Device, Fleet, new_identity
@@ -141,10 +141,8 @@ class Laboratory:
         command = [*command, "--connect", f"127.0.0.1:{port}", "--model", str(self._model)]
         for place in places:
             folder = self.folder / place.name
-            folder.mkdir(parents=True, exist_ok=True)
-            page, data = folder / "settings.bin", folder / "samples.bin"
-            _write_private(page, settings.encode(_identity(self._device(place))))
-            data.write_bytes(placed.encode(place.samples.inputs, place.samples.labels))
+            page = linux.write_settings(folder, self._device(place))
+            data = linux.write_samples(folder, place.samples)
             command += ["--settings", str(page), "--samples", str(data)]
         first = places[0].name
         self._say(f"starting {first}" + (f" and {len(places) - 1} more in one process" if places[1:] else ""))
@@ -200,13 +198,6 @@ def _ring(places: Sequence[Place], least: int) -> str:
     """Slots for the largest of `places`; a ring is a multiple of the held-out rule's period."""
     slots = max([least, *(len(place.samples) for place in places)])
     return str(-(-slots // HOLDOUT_DEFAULT) * HOLDOUT_DEFAULT)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """A file that only its owner may read: it holds a key."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
 
 
 def _holds(board: Emulator, image: Image, identity: Identity) -> bool:

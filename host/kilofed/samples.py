@@ -38,6 +38,13 @@ class Samples:
         """Those at `index`, copied, in that order."""
         return Samples(self.inputs[index], self.labels[index])
 
+    def some(self, count: int, *, seed: int = 1) -> Samples:
+        """`count` of them, chosen at random, in random order. DataError when there are not so many."""
+        if count > len(self):
+            raise DataError(f"there are {len(self)} samples, {count} are asked for", "ask for fewer")
+        order = np.random.Generator(np.random.PCG64(seed)).permutation(len(self)).astype(np.int64)
+        return self.take(order[:count])
+
 
 def digits_test() -> Samples:
     """The 1000 test images of kilofed_tools.digits: no device and no backbone has seen one."""

@@ -48,6 +48,9 @@ STATUSES = {"kilofed compare": {1}, "kilofed doctor": {1}}
 
 TIMEOUT_S = 400.0
 
+#: A session -> the processes that play its Linux devices, as another terminal would.
+DEVICES: dict[Path, list[subprocess.Popen[str]]] = {}
+
 _MARKS = {
     "models/GUIDE.md": [pytest.mark.tensorflow, pytest.mark.emulated, pytest.mark.slow],
     "README.md": [pytest.mark.emulated, pytest.mark.slow],
@@ -66,11 +69,19 @@ def _missing(document: str) -> list[str]:
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Path]:
-    """A folder that looks like the checkout, with a build/ of its own."""
+    """A folder that looks like the checkout, with a build/ of its own; stops the devices started in it."""
     for entry in ROOT.iterdir():
         if entry.name not in ("build", ".git"):
             (tmp_path / entry.name).symlink_to(entry)
     yield tmp_path
+    for process in DEVICES.pop(tmp_path, []):
+        process.send_signal(signal.SIGINT)
+        try:
+            said = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
+        assert process.returncode == 0, said
+        assert ": taken" in said, said
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -85,8 +96,17 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def perform(line: Line, folder: Path) -> str:
-    """Runs one command line in a shell; its stdout. An emulate is stopped once it says that it runs."""
+    """Runs one command line in a shell; its stdout.
+
+    An emulate is stopped once it says that it runs, a Linux device when the session ends.
+    """
     options = {"cwd": folder, "env": _environment(folder), "text": True}
+    if line.text.startswith("kilofed-pi"):
+        process = subprocess.Popen(
+            shlex.split(line.text), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
+        )  # type: ignore[call-overload]
+        DEVICES.setdefault(folder, []).append(process)
+        return ""
     if line.text.startswith("kilofed emulate"):
         return _perform_until_ready(line, options)
     done = subprocess.run(

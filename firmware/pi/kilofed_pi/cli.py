@@ -50,9 +50,12 @@ def parse_id(text: str) -> bytes:
 @click.option("--connect", "address", required=True, metavar="HOST:PORT", help="Where the host listens.")
 @click.option("--model", type=FILE, required=True, help="The device model, a .tflite.")
 @click.option(
-    "--samples", type=FILE, required=True, help="This device's own samples (a KFS1 file); they stay here."
+    "--samples",
+    type=FILE,
+    required=True,
+    help="This device's own samples, as `kilofed pi` writes them; they stay here.",
 )
-@click.option("--settings", type=FILE, help="The settings page: id, key and name, as `kilofed` writes it.")
+@click.option("--settings", type=FILE, help="The settings page: id, key and name, as `kilofed pi` writes it.")
 @click.option(
     "--id", "id_text", metavar="HEX", help="In place of --settings: the device's id, 16 hex digits."
 )
@@ -82,7 +85,8 @@ def cli(
 
     \b
     Example:
-      kilofed-pi --connect gateway:7070 --model digits.tflite --samples mine.kfs --id 00112233445566aa
+      kilofed-pi --connect gateway:7300 --model digits.tflite --settings attic/settings.bin \\
+        --samples attic/samples.bin
     """
     if (settings is None) == (id_text is None):
         raise click.UsageError("give either --settings or --id")

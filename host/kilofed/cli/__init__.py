@@ -36,6 +36,7 @@ GROUPS = {
         "build": "Build a board's firmware with a model inside.",
         "emulate": "Start emulated boards and print their ports, until Ctrl-C.",
         "flash": "Load firmware, model and identity into a board and register it.",
+        "pi": "Make what kilofed-pi needs for a Linux device to join.",
         "devices": "List the devices this host knows, or forget one.",
     },
     "Federate": {
@@ -83,7 +84,8 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Federated learning in kilobytes: int8 models, trained on microcontrollers, averaged here.
 
-    `kilofed COMMAND --help` shows a command's options and an example.
+    `kilofed COMMAND --help` shows a command's options and an example. A Linux device takes part with a
+    program of its own, `kilofed-pi`.
 
     \b
     Example:

@@ -14,6 +14,9 @@ import click
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: As kilofed.fleet has it, which takes too long to load for a help text.
+NAME_RULE = "1 to 12 letters, digits, dots, dashes and underscores, no sign first"
+
 SECONDS = click.FloatRange(0, 86_400, min_open=True)
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,6 +65,18 @@ def _board_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     from kilofed.boards import catalogue
 
     return [name for name in catalogue.names() if name.startswith(incomplete)]
+
+
+def name_option(text: str, *, required: bool = False) -> Callable[[F], F]:
+    """--name, a device's."""
+    return click.option("--name", required=required, default=None, help=f"{text} {NAME_RULE}.")
+
+
+def replace_option(function: F) -> F:
+    """--replace, for a name that is taken."""
+    return click.option(
+        "--replace", is_flag=True, help="Give the name to this device if another one has it."
+    )(function)
 
 
 def run_argument(function: F) -> F:

@@ -21,7 +21,7 @@ from kilofed.cli.common import common_options, fleet_option, json_option, print_
 def command(remove: tuple[str, ...], ports: bool, fleet_path: Path | None, as_json: bool) -> None:
     """List the devices this host knows, or forget one.
 
-    Devices are registered by `kilofed flash`. Keys are never shown.
+    Devices are registered by `kilofed flash`, Linux devices by `kilofed pi`. Keys are never shown.
 
     \b
     Example:
@@ -52,7 +52,7 @@ def command(remove: tuple[str, ...], ports: bool, fleet_path: Path | None, as_js
         )
         return
     if not devices:
-        click.echo("no devices yet: `kilofed flash` registers one", err=True)
+        click.echo("no devices yet: `kilofed flash` registers a board, `kilofed pi` a Linux device", err=True)
         return
     print_table(
         ("name", "board", "id", "last seen"), [(d.name, d.board, d.hex, _ago(d.last_seen)) for d in devices]

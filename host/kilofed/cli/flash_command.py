@@ -12,7 +12,9 @@ from kilofed.cli.common import (
     fleet_option,
     json_option,
     model_option,
+    name_option,
     print_json,
+    replace_option,
 )
 
 
@@ -23,8 +25,8 @@ from kilofed.cli.common import (
     required=True,
     help="Where it is: HOST:PORT of its GDB server, as `kilofed emulate` prints it.",
 )
-@click.option("--name", required=True, help="What to call the device, up to 12 letters, digits and dashes.")
-@click.option("--replace", is_flag=True, help="Give the name to this board if another device has it.")
+@name_option("What to call the device.", required=True)
+@replace_option
 @model_option()
 @fleet_option
 @json_option
