@@ -66,10 +66,12 @@ static void conv_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
     const kf_window_t *g = &c->g;
     int32_t depth = c->node->in[1].dims[3];
     int32_t groups = g->in_c / depth;
-    kf_patches_t p = {c->scratch, (int32_t)terms_of(c->node), -c->node->in[0].zp, 0};
+    kf_patches_t p = {c->scratch, (int32_t)terms_of(c->node), -c->node->in[0].zp, 0, 0, 0};
     kf_filters_t f = {NULL, NULL, g->out_c / groups, c->output};
     for (int32_t out_x = 0, some; out_x < g->out_w; out_x += some) {
-        some = g->out_w - out_x < kf_patches_at_once ? g->out_w - out_x : kf_patches_at_once;
+        some = kf_patches_at_once(&p);
+        some = g->out_w - out_x < some ? g->out_w - out_x : some;
+        p.patches = some;
         f.w = (const int8_t *)c->io->in[1];
         f.channels = c->channels;
         for (int32_t group = 0; group < groups; group++) {
@@ -77,7 +79,7 @@ static void conv_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
             for (int32_t k = 0; k < some; k++) {
                 put(c, &p, k, at, out_x + k, group * depth);
             }
-            kf_convolve(&f, &p, some, out + group * f.count, g->out_c);
+            kf_convolve(&f, &p, out + group * f.count, g->out_c);
             f.w += f.count * p.terms;
             f.channels += f.count;
         }

@@ -49,17 +49,18 @@ static inline uint32_t kf_patches_bytes(uint32_t terms) {
     return 4u * ((terms + 3u) & ~3u);
 }
 
-/* How many patches this family works on at once, at most: 1..KF_PATCHES_MAX. */
-enum { KF_PATCHES_MAX = 4 };
-extern const int32_t kf_patches_at_once;
-
-/* Patches under way: `memory` has kf_patches_bytes(terms) bytes, aligned to 4. */
+/* Patches under way: `memory` has kf_patches_bytes(terms) bytes, aligned to 4. One of these is set up for each output row. */
 typedef struct kf_patches {
     uint32_t *memory;
     int32_t terms;    /* values of a patch, 1..KF_TERMS_MAX */
     int32_t x_offset; /* -x_zp, -127..128 */
+    int32_t patches;  /* how many there will be: set before they are filled, 1..kf_patches_at_once() */
     int32_t filled;   /* the family's own; 0 before the first value of patch 0 */
+    int32_t dense;    /* the family's own; 0 at the start of a row */
 } kf_patches_t;
+
+/* How many patches this family works on at once, at most, after what it has seen of this row: 1 or more. */
+int32_t kf_patches_at_once(const kf_patches_t *p);
 
 /* Values [at, at + count) of patch `index` are x[count]; x NULL: they lie outside the image, whose value there is the zero point.
  * Patches are filled one after another, each from its first value to its last. count >= 0. */
@@ -73,8 +74,8 @@ typedef struct kf_filters {
     kf_output_t output;
 } kf_filters_t;
 
-/* Every filter on patches [0, patches): out[patch * out_step + filter]. 1 <= patches <= kf_patches_at_once. */
-void kf_convolve(const kf_filters_t *f, const kf_patches_t *p, int32_t patches, int8_t *out, int32_t out_step);
+/* Every filter on every patch: out[patch * out_step + filter]. */
+void kf_convolve(const kf_filters_t *f, kf_patches_t *p, int8_t *out, int32_t out_step);
 
 /* ---- depthwise convolution --------------------------------------------------------------------------------------- */
 

@@ -145,7 +145,10 @@ void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, 
 
 /* Two patches of int16, one behind the other. Of each four values the order is 0, 2, 1, 3: what SXTB16 makes of four weights. What
  * does not fill a word of weights keeps its order. */
-const int32_t kf_patches_at_once = 2;
+int32_t kf_patches_at_once(const kf_patches_t *p) {
+    (void)p;
+    return 2;
+}
 
 void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count) {
     int16_t *patch = (int16_t *)p->memory + index * ((p->terms + 3) & ~3);
@@ -214,12 +217,13 @@ static int32_t dot(const int16_t *x, const int8_t *w, int32_t terms, int32_t sum
     return sum;
 }
 
-void kf_convolve(const kf_filters_t *f, const kf_patches_t *p, int32_t patches, int8_t *out, int32_t out_step) {
+void kf_convolve(const kf_filters_t *f, kf_patches_t *p, int8_t *out, int32_t out_step) {
     const int16_t *x = (const int16_t *)p->memory;
     int32_t x_step = (p->terms + 3) & ~3;
     const int8_t *w = f->w;
     const kf_channel_t *channel = f->channels;
     int32_t left = f->count;
+    int32_t patches = p->patches;
     for (; patches == 2 && left >= 2; left -= 2, channel += 2, w += 2 * p->terms, out += 2) {
         int32_t sum[4] = {channel[0].bias, channel[1].bias, channel[0].bias, channel[1].bias};
         block(x, x_step, w, p->terms, sum);

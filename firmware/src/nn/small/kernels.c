@@ -95,7 +95,10 @@ void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, 
 
 /* ---- convolution: one patch of int8, as it lies -------------------------------------------------------------------- */
 
-const int32_t kf_patches_at_once = 1;
+int32_t kf_patches_at_once(const kf_patches_t *p) {
+    (void)p;
+    return 1;
+}
 
 void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count) {
     int8_t *to = (int8_t *)p->memory + at;
@@ -105,11 +108,10 @@ void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, i
     }
 }
 
-void kf_convolve(const kf_filters_t *f, const kf_patches_t *p, int32_t patches, int8_t *out, int32_t out_step) {
+void kf_convolve(const kf_filters_t *f, kf_patches_t *p, int8_t *out, int32_t out_step) {
     const int8_t *x = (const int8_t *)p->memory;
     const int8_t *w = f->w;
     const kf_channel_t *channel = f->channels;
-    (void)patches;
     (void)out_step;
     for (int32_t left = f->count, some; left > 0; left -= some) {
         int32_t sum[4];
