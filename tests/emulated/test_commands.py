@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,11 @@ def emulate(*arguments: object) -> Iterator[tuple[list[dict[str, str]], subproce
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-                _, rest = process.communicate(timeout=20)
+                # Leaving Popen's own block would wait without end for a process that does not stop.
+                timer = threading.Timer(20, process.kill)
+                timer.start()
+                _, rest = process.communicate()
+                timer.cancel()
                 assert process.returncode == 0, rest
 
 
