@@ -25,6 +25,7 @@ from kilofed.rounds.config import Deadlines, RunConfig
 from kilofed.rounds.records import RunEvent
 from kilofed.samples import Samples, deal, digits_model_path, digits_pool, digits_test
 from kilofed.store import DATABASE, open_run
+from kilofed_tools.errors import DataError
 
 #: name, board, samples. The micro:bit's ring holds 80; a fifth of everybody's samples is held out.
 FLEET = (
@@ -105,6 +106,17 @@ def move_aside(folder: Path) -> Path:
     return target
 
 
+def check_parts() -> None:
+    """DataError where the demo's model is not: in an installation without the repository."""
+    try:
+        digits_model_path()
+    except DataError as error:
+        raise DataError(
+            "the demo's model is part of the repository, and this installation has none of it",
+            "run `make demo` in a clone of the repository",
+        ) from error
+
+
 def run_demo(
     folder: Path,
     *,
@@ -119,15 +131,17 @@ def run_demo(
     native: no emulator, every board a native process of the same core. command: as run_experiment.
     Raises what building, flashing, running and storing raise. Call it from the main thread.
     """
+    check_parts()
+    pool, test = digits_pool(), digits_test()
     aside = make_room(folder)
     if aside is not None:
         say(f"the finished run that was in {folder} is now {aside}")
     return run_experiment(
         folder,
-        make_fleet(digits_pool(), native=native, seed=config.seed),
+        make_fleet(pool, native=native, seed=config.seed),
         model=digits_model_path(),
         config=config,
-        test=digits_test(),
+        test=test,
         command=command,
         observers=observers,
         say=say,

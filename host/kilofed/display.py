@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shlex
+import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
 from enum import Enum
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -295,7 +299,20 @@ def show_files(report: Report, console: Console) -> None:
     checked = "" if exported is None else f" ({percent(exported)} under a TFLite runtime)"
     console.print(f"model:  {report['model']}{checked}", markup=False, soft_wrap=True)
     console.print(f"run:    {report['run']}", markup=False, soft_wrap=True)
-    console.print(f"more:   kilofed report {report['run']} --json", markup=False, soft_wrap=True)
+    console.print(f"more:   {program()} report {report['run']} --json", markup=False, soft_wrap=True)
+
+
+def program() -> str:
+    """`kilofed` as this machine's shell finds it: by its name when that is on the path, else by its place.
+
+    Started as `build/venv/bin/kilofed`, it is not on the path, and a line to be typed again has to work.
+    """
+    here = Path(sys.executable).with_name("kilofed")
+    found = shutil.which("kilofed")
+    if not here.is_file() or (found is not None and Path(found).resolve() == here.resolve()):
+        return "kilofed"
+    relative = os.path.relpath(here)
+    return shlex.quote(relative if len(relative) < len(str(here)) else str(here))
 
 
 def _side_by_side(report: Report) -> Table:

@@ -151,7 +151,7 @@ def test_every_command_of_the_wheel_has_its_help(installed: Command) -> None:
     "arguments, words",
     [
         (("build", "--board", "microbit", "--model", DIGITS), "clone the repository"),
-        (("demo", "--native"), "mlxtend"),
+        (("demo",), "next: run `make demo` in a clone of the repository"),
         (("run", "--native", "1"), "clone of the repository"),
         (("eval", DIGITS), "pip install"),
     ],
@@ -163,6 +163,7 @@ def test_what_needs_sources_or_extras_says_so(
     done = installed("kilofed", *arguments)
     assert done.returncode == 1
     assert words in done.stderr
+    assert done.stderr.count("next: ") == 1
     assert "Traceback" not in done.stderr
 
 

@@ -171,7 +171,8 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert run(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "Error: " in captured.err
+    assert "error 2: " in captured.err
+    assert captured.err.splitlines()[-1].startswith("next: ")
 
 
 def test_a_reader_that_leaves_is_no_error(finished_run: Path) -> None:

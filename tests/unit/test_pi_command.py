@@ -93,7 +93,7 @@ def test_where_the_samples_are_nothing_is_registered(tmp_path: Path, data: Path)
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        ([], 2, "nothing to make: give --name, --data or both"),
+        ([], 2, "error 2: nothing to make\nnext: give --name, --data or both"),
         (["--name", "attic"], 1, "error 420: a device named attic is registered already"),
         (["--name", "a b"], 1, f"next: use {NAME_RULE}"),
         (["--name", "-attic"], 1, f"next: use {NAME_RULE}"),

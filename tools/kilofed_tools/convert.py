@@ -44,7 +44,7 @@ def source_kind(source: Path) -> str:
         return "keras"
     raise ConvertError(
         f"{source} is neither a .keras or .h5 file nor a SavedModel folder",
-        "give the path that model.save() wrote",
+        "give the path that model.save() wrote, or a .tflite",
     )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kilofed.cli import usage
 from kilofed_tools.errors import KilofedError
 
 if TYPE_CHECKING:  # numpy and the link load after the arguments are known to be right
@@ -89,12 +90,15 @@ def cli(
         --samples attic/samples.bin
     """
     if (settings is None) == (id_text is None):
-        raise click.UsageError("give either --settings or --id")
+        raise usage.WrongUsage(
+            "--settings and --id say who this device is", "give one of them; `kilofed pi` writes settings"
+        )
     host, port = parse_address(address)
     from kilofed.boards import placed
     from kilofed.boards import settings as page
     from kilofed_pi.agent import PiDevice
     from kilofed_pi.backbone import Backbone
+    from kilofed_tools.tflite import read_file
 
     if settings is not None:
         identity = page.decode(settings.read_bytes())
@@ -103,7 +107,7 @@ def cli(
         device_id = parse_id(id_text or "")
         name = name or device_id.hex()
     say = _speaker(name)
-    backbone = Backbone(model.read_bytes(), fast=fast)
+    backbone = Backbone(read_file(model), fast=fast)
     if not backbone.exact and not fast:
         say("this runtime has no reference kernels of tflite-runtime: features may differ from a board's")
     device = PiDevice(backbone, device_id=device_id, rng=os.urandom, ring_slots=ring)
@@ -216,10 +220,9 @@ def main() -> None:
     """The entry point. Exits 0 after SIGTERM or Ctrl-C, 1 with an error's number and next step, 2: usage."""
     debug = "--debug" in sys.argv[1:]
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="kilofed-pi", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        sys.exit(usage.show(error))
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
     except KilofedError as error:

@@ -29,6 +29,18 @@ def flash(
     return program(board, [*image.segments, page], target, progress=progress)
 
 
+def check_target(board: Board, target: str) -> None:
+    """Raises FlashError when nobody is at `target`, or another core than the board's: before what takes time.
+
+    It halts the board, as flashing does; whoever does not flash it afterwards leaves it halted.
+    """
+    method = _method(board)
+    try:
+        _connect(method, board, target)
+    finally:
+        method.close()
+
+
 def program(
     board: Board, segments: Sequence[Segment], target: str, *, progress: Progress | None = None
 ) -> int:
@@ -37,14 +49,7 @@ def program(
     """
     method = _method(board)
     try:
-        method.connect(target, board.flash_method.options)
-        core = method.core()
-        if core and core != board.core:
-            raise FlashError(
-                f"at {target} is a {core}, {board.name} has a {board.core}",
-                "name the right board, or the right address",
-                board=board.name,
-            )
+        _connect(method, board, target)
         method.program(segments, progress or (lambda *_: None))
         method.run()
     except FlashError as error:
@@ -77,6 +82,21 @@ def check_image(board: Board, image: Image) -> None:
             memory="ram",
             needed=image.ram_bytes,
             available=board.ram.size,
+        )
+
+
+def _connect(method: FlashMethod, board: Board, target: str) -> None:
+    try:
+        method.connect(target, board.flash_method.options)
+        core = method.core()
+    except FlashError as error:
+        error.board = error.board or board.name
+        raise
+    if core and core != board.core:
+        raise FlashError(
+            f"at {target} is a {core}, {board.name} has a {board.core}",
+            "name the right board, or the right address",
+            board=board.name,
         )
 
 

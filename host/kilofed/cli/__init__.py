@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 import click
 
+from kilofed.cli import usage
+
 #: What a person does next -> the commands for it, each with the first line of its own help. The module of a
 #: command is kilofed.cli.<command>_command.
 GROUPS = {
@@ -110,8 +112,7 @@ def run(arguments: Sequence[str]) -> int:
         click.echo("stopped", err=True)
         return 130
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return usage.show(error)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
         return 130

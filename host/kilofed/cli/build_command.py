@@ -16,6 +16,7 @@ from kilofed.cli.common import (
     print_table,
     shown,
 )
+from kilofed.cli.usage import WrongUsage
 
 if TYPE_CHECKING:
     from kilofed.boards import Board, Image
@@ -41,7 +42,7 @@ def command(boards: tuple[str, ...], every: bool, model: Path | None, as_json: b
     from kilofed.samples import digits_model_path
 
     if bool(boards) == every:
-        raise click.UsageError("give --board NAME or --all")
+        raise WrongUsage("it is one or more boards, or all", "give --board NAME or --all")
     path = model or digits_model_path()
     chosen = catalogue.all() if every else [load(name) for name in boards]
     images = [

@@ -245,13 +245,19 @@ def read_inputs_and_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any] | Non
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a result to a file, whole or not at all."""
+    """Writes a result to a file, whole or not at all; says so when that makes a folder. StoreError."""
+    from kilofed.errors import StoreError
     from kilofed.store import write_atomically
 
+    new = not path.parent.exists()
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror})", "choose another place", path=str(path)
+        ) from error
+    if new:
+        click.echo(f"note: made the folder {shown(path.parent)}", err=True)
 
 
 def shown(path: Path) -> str:

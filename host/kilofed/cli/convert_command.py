@@ -19,6 +19,7 @@ from kilofed.cli.common import (
     read_inputs,
     write_file,
 )
+from kilofed.cli.usage import WrongUsage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,11 +60,13 @@ def command(
             epochs=epochs,
         )
     else:
-        from kilofed_tools.convert import convert
+        from kilofed_tools.convert import convert, source_kind
 
+        source_kind(source)
         if inputs is None:
-            raise click.UsageError(
-                "--data is needed: some hundred real inputs fix the ranges of the activations"
+            raise WrongUsage(
+                "a float model is quantized, and nothing says for which inputs",
+                "give --data, some hundred real inputs that fix the ranges of the activations",
             )
         click.echo("converting with TensorFlow, this takes a moment", err=True)
         adapted = convert(source, inputs, labels=names, lr=lr, batch=batch, epochs=epochs)

@@ -31,7 +31,8 @@ def command(out: Path, rounds: int, seed: int, native: bool, fresh: bool, as_jso
     """Watch a mixed fleet of emulated boards learn handwritten digits.
 
     Four Cortex-M4F boards, one 16 KB Cortex-M0 board and one Linux device; none of them has all the digits.
-    Stop it with Ctrl-C, and the same command goes on from the last round.
+    Stop it with Ctrl-C, and the same command goes on from the last round. A demo that is finished is moved
+    aside (build/demo-1, -2, ...) and the next begins anew.
 
     \b
     Example:
@@ -41,6 +42,7 @@ def command(out: Path, rounds: int, seed: int, native: bool, fresh: bool, as_jso
     from kilofed.display import make_display, show_summary
     from kilofed.report import report
 
+    demo.check_parts()
     with make_display(json_lines=as_json) as display:
         if not native:
             lacking = demo.missing_tools()

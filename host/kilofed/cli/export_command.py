@@ -15,6 +15,7 @@ from kilofed.cli.common import (
     run_argument,
     write_file,
 )
+from kilofed.cli.usage import WrongUsage
 
 
 @click.command("export")
@@ -42,7 +43,7 @@ def command(
     from kilofed.store import open_run
 
     if out is None and updates is None:
-        raise click.UsageError("give --out, --updates or both")
+        raise WrongUsage("nothing to write", "give --out, --updates or both")
     with open_run(run_folder) as run:
         wanted = run.last_round if number is None else number
         model = run.model_of(wanted)

@@ -14,6 +14,7 @@ from kilofed.cli.common import (
     model_option,
     name_option,
     print_json,
+    read_file,
     replace_option,
 )
 
@@ -46,6 +47,8 @@ def command(
       kilofed flash --board microbit --target 127.0.0.1:43211 --name kitchen
     """
     from kilofed.boards import Identity, build, flash, load
+    from kilofed.boards.fit import pool_bytes
+    from kilofed.boards.flash import check_target
     from kilofed.errors import FleetError
     from kilofed.fleet import Fleet, default_path, new_identity
     from kilofed.samples import digits_model_path
@@ -59,7 +62,10 @@ def command(
                 "choose another --name, or give --replace",
                 device=name,
             )
-        image = build(board, model or digits_model_path(), progress=lambda text: click.echo(text, err=True))
+        path = model or digits_model_path()
+        pool_bytes(board, read_file(path))  # a bad file is said first, then a bad target, then it takes time
+        check_target(board, target)
+        image = build(board, path, progress=lambda text: click.echo(text, err=True))
         written = flash(board, image, Identity(device.id, device.key, device.name), target)
         fleet.add(device, replace=replace)
     if as_json:

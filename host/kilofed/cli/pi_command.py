@@ -22,6 +22,7 @@ from kilofed.cli.common import (
     seed_option,
     shown,
 )
+from kilofed.cli.usage import WrongUsage
 
 
 @click.command("pi")
@@ -56,7 +57,7 @@ def command(
     from kilofed.samples import digits_model_path, digits_pool, load_samples
 
     if name is None and data is None and samples is None:
-        raise click.UsageError("nothing to make: give --name, --data or both")
+        raise WrongUsage("nothing to make", "give --name, --data or both")
     model_path = model or digits_model_path()
     chosen = None
     if data is not None:

@@ -24,6 +24,7 @@ from kilofed.cli.common import (
     training_options,
 )
 from kilofed.cli.settings import config_option
+from kilofed.cli.usage import WrongUsage
 
 #: Options that are deadlines -> their names in kilofed.rounds.config.Deadlines.
 _DEADLINES = {
@@ -87,7 +88,8 @@ class Address(click.ParamType):  # type: ignore[type-arg]
     "--test",
     type=FILE,
     default=None,
-    help="An .npz to measure the global head on.  [default: held-out digits, or a fifth of --data]",
+    help="An .npz to measure the global head on.  [default: for started devices held-out digits, or a fifth"
+    " of --data; for others none]",
 )
 @samples_option("Samples a started device gets.  [default: as many as there are, up to 200]")
 @click.option(
@@ -114,7 +116,8 @@ def command(
     """Run a federation over the devices given.
 
     Devices are registered by `kilofed flash`; those that are started here, by --emulate or --native, belong
-    to the run. A run that was stopped goes on from its last round when --out names its folder.
+    to the run. A run that was stopped goes on from its last round when --out names its folder; one that is
+    finished is left as it is and shown again (`kilofed demo` moves its own aside and starts anew).
 
     \b
     Example:
@@ -129,9 +132,11 @@ def command(
     from kilofed.samples import digits_model_path, load_samples
 
     if not ports and listen is None and not emulate and not native:
-        raise click.UsageError("no devices: give --port, --listen, --emulate or --native")
+        raise WrongUsage("no devices", "give --port, --listen, --emulate or --native")
     if listen is not None and expect is None:
-        raise click.UsageError("--listen needs --expect: how many devices to wait for in all")
+        raise WrongUsage(
+            "--listen alone does not say how many come", "give --expect, the devices to wait for in all"
+        )
     model_path = model or digits_model_path()
     content = read_file(model_path)
     config = _config(content, settings)
