@@ -478,5 +478,7 @@ def ring_bytes(features: int, classes: int, capacity: int) -> int:
 def train_bytes(classes: int, batch: int, capacity: int, holdout: int = HOLDOUT_DEFAULT) -> int:
     """Bytes of a training's working memory on a device (kf_train_bytes)."""
     slots = capacity - (capacity // holdout if holdout else 0)
-    size = 4 * classes + 2 * batch * classes + slots * (1 if capacity <= 256 else 2)
+    padded = (batch + 3) & ~3
+    logits = max(4 * classes * min(batch, 8), 16 * padded)
+    size = logits + 4 * batch + 2 * padded * classes + slots * (1 if capacity <= 256 else 2)
     return (size + 3) & ~3

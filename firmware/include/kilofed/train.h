@@ -48,20 +48,21 @@ typedef struct kf_train {
     kf_ring_t *ring;
     kf_params_t *params;
     const kf_head_view_t *base;
-    int32_t *logits;  /* [C] of the sample under way, 2^-12 */
-    int16_t *errors;  /* [batch][C] p - y, 2^-15 */
+    int32_t *logits;  /* [C] of up to eight samples under way, 2^-12 */
+    uint32_t *at;     /* [batch] where in the ring's features each sample of the batch under way begins */
+    int16_t *errors;  /* [C][batch rounded up to a multiple of 4] p - y, 2^-15 */
     uint8_t *order;   /* training slots in this epoch's order, one byte each when capacity <= 256, else two */
     uint32_t random;  /* state of the generator */
     uint32_t loss;    /* sum over the epoch so far, 2^-12 nats */
     uint32_t peak;    /* largest |logit| of the epoch so far */
     uint32_t largest; /* largest |weight| after the last batch, while a batch moves the weights: so far */
-    int32_t error_sum; /* of the class under way */
     uint16_t samples; /* training slots */
     uint16_t done;    /* samples of this epoch in finished batches */
     uint16_t size;    /* samples of the batch under way */
     uint16_t i;       /* sample in the batch, or position of the shuffle */
     uint16_t c;       /* class under way */
-    uint16_t f;       /* next feature of that class */
+    uint16_t f;       /* first of the features whose weights are moved next */
+    uint16_t count;   /* of them, the same for all classes */
     kf_rate_t step_w; /* rates of the batch under way */
     kf_rate_t step_b;
     uint8_t epoch;
@@ -86,7 +87,7 @@ KF_MUST_CHECK kf_status_t kf_train_begin(kf_train_t *t, const kf_train_config_t 
                                          const kf_head_view_t *base, void *mem, size_t mem_bytes);
 
 /* Train on for about `max_macs` multiply-accumulates, or what costs as much; the last unit of work begun is finished, which
- * adds at most max(F, 8 C, 16 batch + 128). How the work is cut changes no byte of the result.
+ * adds at most max(8 F, 8 C, 8 batch + 64). Larger slices are cheaper: a unit is as large as what is left of them. How the work is cut changes no byte of the result.
  * KF_MORE: call again. KF_OK: finished; params hold the trained head. KF_ERR_STATE: not begun, or cancelled. */
 KF_MUST_CHECK kf_status_t kf_train_step(kf_train_t *t, uint32_t max_macs);
 

@@ -1,9 +1,10 @@
 /* Shapes: weights (C, F), errors (B, C), features of a slot (F).
  *
  * A training is a row of small units of work, each leaving `t` such that the next can begin at any later time:
- *   SHUFFLE  some swaps of the epoch's order         FORWARD  one logit of one sample
- *   SOFTMAX  a sample's errors from its logits       UPDATE   up to 16 weights of one class, from all errors of the batch
- * A unit answers how many multiply-accumulates it cost, or would have for the same time.
+ *   SHUFFLE  some swaps of the epoch's order         FORWARD  the logits of some classes, for up to eight samples
+ *   SOFTMAX  a sample's errors from its logits       UPDATE   a rectangle of weights, from all errors of the batch
+ * A unit answers how many multiply-accumulates it cost, or would have for the same time. Units of the two kernels (kernels.h) are as
+ * large as the caller's budget, since each has something to prepare.
  */
 #include "kilofed/train.h"
 
@@ -11,12 +12,13 @@
 
 #include "../bytes.h"
 #include "fixed.h"
+#include "kernels.h"
 #include "logit.h"
 #include "prng.h"
 #include "softmax.h"
 
 enum { IDLE, SHUFFLE, FORWARD, SOFTMAX, UPDATE, DONE };
-enum { SWAPS_PER_UNIT = 16, WEIGHTS_PER_UNIT = 16 };
+enum { SWAPS_PER_UNIT = 16 };
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
@@ -24,12 +26,28 @@ static uint32_t slot_bytes(uint16_t capacity) {
     return capacity <= 256 ? 1 : 2;
 }
 
+static uint32_t smaller(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
+
+/* Errors of a class, room for samples that make it a multiple of four included: the kernels read so far. */
+static uint32_t error_stride(uint32_t batch) {
+    return (batch + 3u) & ~3u;
+}
+
+/* The logits of a tile of samples; while weights are moved, the kernels' scratch. */
+static uint32_t logit_words(uint32_t classes, uint32_t batch) {
+    const uint32_t logits = classes * smaller(batch, KF_TILE), scratch = KF_BACKWARD_BYTES(batch) / 4u;
+    return logits > scratch ? logits : scratch;
+}
+
 size_t kf_train_bytes(uint16_t classes, uint16_t batch, uint16_t capacity, uint16_t holdout) {
     if (classes == 0 || classes > KF_MAX_CLASSES || batch == 0 || batch > KF_MAX_BATCH || capacity == 0 || holdout == 1) {
         return 0;
     }
     const size_t slots = (size_t)capacity - (holdout ? (size_t)capacity / holdout : 0u);
-    const size_t bytes = 4u * (size_t)classes + 2u * (size_t)batch * classes + slots * slot_bytes(capacity);
+    const size_t bytes = 4u * (size_t)logit_words(classes, batch) + 2u * (size_t)error_stride(batch) * classes + 4u * (size_t)batch
+                         + slots * slot_bytes(capacity);
     return (bytes + 3u) & ~(size_t)3u;
 }
 
@@ -43,11 +61,6 @@ static void order_set(kf_train_t *t, uint32_t k, uint32_t slot) {
     } else {
         kf_put_u16(t->order + 2u * k, slot);
     }
-}
-
-/* Features of sample i of the batch under way. */
-static const int8_t *sample(const kf_train_t *t, uint32_t i) {
-    return t->ring->features + order_get(t, (uint32_t)t->done + i) * t->ring->width;
 }
 
 /* ---- beginning ------------------------------------------------------------------------------------------------- */
@@ -85,8 +98,9 @@ kf_status_t kf_train_begin(kf_train_t *t, const kf_train_config_t *cfg, kf_ring_
     t->params = params;
     t->base = base;
     t->logits = mem;
-    t->errors = (int16_t *)(t->logits + params->classes);
-    t->order = (uint8_t *)(t->errors + (size_t)cfg->batch * params->classes);
+    t->at = (uint32_t *)(t->logits + logit_words(params->classes, cfg->batch));
+    t->errors = (int16_t *)(t->at + cfg->batch);
+    t->order = (uint8_t *)(t->errors + (size_t)error_stride(cfg->batch) * params->classes);
     for (uint32_t slot = 0; slot < ring->count; slot++) {
         if (!kf_ring_is_held_out(ring, slot)) {
             order_set(t, t->samples, slot);
@@ -128,6 +142,9 @@ static void begin_batch(kf_train_t *t) {
     t->step_w = divide_rate(t->cfg.lr_w, t->size);
     t->step_b = divide_rate(t->cfg.lr_b, t->size);
     t->shift = (uint8_t)kf_weight_shift(t->largest);
+    for (uint32_t i = 0; i < t->size; i++) {
+        t->at[i] = order_get(t, (uint32_t)t->done + i) * t->ring->width;
+    }
     t->i = 0;
     t->c = 0;
     t->phase = FORWARD;
@@ -147,96 +164,66 @@ static uint32_t shuffle_some(kf_train_t *t) {
     return 4 * SWAPS_PER_UNIT;
 }
 
-static uint32_t forward_class(kf_train_t *t) {
+/* Some classes of the samples from t->i to the end of their tile: as many as `budget` allows, one at least. */
+static uint32_t forward_some(kf_train_t *t, uint32_t budget) {
     const kf_params_t *p = t->params;
-    const int32_t *row = p->weights + (uint32_t)t->c * p->features;
-    const int32_t z = kf_logit(row, p->bias[t->c], t->shift, sample(t, t->i), p->features, t->cfg.x_zp);
-    t->logits[t->c] = z;
-    if (magnitude(z) > t->peak) {
-        t->peak = magnitude(z);
-    }
-    if (++t->c == p->classes) {
+    const uint32_t classes = p->classes, features = p->features;
+    const uint32_t samples = smaller((uint32_t)t->size - t->i, KF_TILE), row_macs = samples * features;
+    uint32_t n = smaller(budget, classes * row_macs) / row_macs; /* <= 1024 * 8 * 2048 */
+    n = n == 0 ? 1 : smaller(n, classes - t->c);
+    const kf_forward_t job = {
+        .w = p->weights + (size_t)t->c * features,
+        .bias = p->bias + t->c,
+        .features = t->ring->features,
+        .at = t->at + t->i,
+        .z = t->logits + t->c,
+        .z_stride = classes,
+        .width = features,
+        .classes = n,
+        .samples = samples,
+        .k = t->shift,
+        .x_zp = t->cfg.x_zp,
+    };
+    kf_forward(&job);
+    t->c = (uint16_t)(t->c + n);
+    if (t->c == classes) {
         t->phase = SOFTMAX;
     }
-    return p->features;
+    return n * row_macs;
 }
 
 static uint32_t softmax_sample(kf_train_t *t) {
     const uint32_t classes = t->params->classes;
-    const uint32_t slot = order_get(t, (uint32_t)t->done + t->i);
-    t->loss += kf_softmax_errors(t->logits, classes, kf_ring_label(t->ring, slot), t->errors + (size_t)t->i * classes);
-    t->c = 0;
-    t->phase = FORWARD;
-    if (++t->i == t->size) {
+    const uint32_t label = kf_ring_label(t->ring, order_get(t, (uint32_t)t->done + t->i));
+    int32_t *z = t->logits + t->i % KF_TILE * classes;
+    t->loss += kf_softmax_errors(z, classes, label, t->errors + t->i, error_stride(t->cfg.batch), &t->peak);
+    t->i++;
+    if (t->i == t->size) {
+        t->c = 0;
         t->f = 0;
         t->largest = 0; /* the update below sees every weight */
         t->phase = UPDATE;
+    } else if (t->i % KF_TILE == 0) {
+        t->c = 0;
+        t->phase = FORWARD;
     }
     return 8 * classes;
 }
 
-/* Sum of a class's errors over the batch: its bias's gradient. |sum| <= 2^15 * 256. */
-static int32_t sum_errors(const kf_train_t *t) {
-    const int16_t *error = t->errors + t->c;
+/* A class's bias has the sum of its errors over the batch for a gradient. |sum| <= 2^15 * 256. */
+static void move_bias(const kf_train_t *t, uint32_t c) {
+    const int16_t *error = t->errors + (size_t)c * error_stride(t->cfg.batch);
     int32_t sum = 0;
-    for (uint32_t i = 0; i < t->size; i++, error += t->params->classes) {
-        sum += *error;
+    for (uint32_t i = 0; i < t->size; i++) {
+        sum += error[i];
     }
-    return sum;
-}
-
-/* G[j] += e * q[j]. A function of its own, four at a time: what a core with eight registers does best. */
-KF_NOINLINE static void accumulate(int32_t *G, const int8_t *q, uint32_t n, int32_t e) {
-    for (; n >= 4; n -= 4, G += 4, q += 4) {
-        G[0] += e * q[0];
-        G[1] += e * q[1];
-        G[2] += e * q[2];
-        G[3] += e * q[3];
-    }
-    for (; n > 0; n--) {
-        *G++ += e * *q++;
-    }
-}
-
-/* G[j] = sum_i error[i][c] * x_i[f + j], j < n. The zero point comes out of the loop: sum e (q - zp) = sum e q - zp sum e.
- * |sum e q| <= 2^15 * 128 * 256 = 2^30, |zp sum e| likewise, and |G| <= 2^15 * 255 * 256 < 2^31. An error of 0, frequent late in
- * a training, costs nothing. */
-static void gradient(const kf_train_t *t, uint32_t n, int32_t G[WEIGHTS_PER_UNIT]) {
-    const int16_t *error = t->errors + t->c;
-    const int32_t start = -t->cfg.x_zp * t->error_sum;
-    for (uint32_t j = 0; j < n; j++) {
-        G[j] = start;
-    }
-    for (uint32_t i = 0; i < t->size; i++, error += t->params->classes) {
-        if (*error != 0) {
-            accumulate(G, sample(t, i) + t->f, n, *error);
-        }
-    }
-}
-
-/* One step of a weight: first the gradient, then, from the value before it, the proximal term. |W - base| < 2^24. */
-static void move_weight(kf_train_t *t, int32_t *w, int32_t G) {
-    const int32_t before = *w;
-    if (t->step_w.mantissa != 0) {
-        *w = clamp32(before - scale32(G, t->step_w), KF_WEIGHT_MAX); /* 2^23 + 2^30 fits */
-    }
-    if (t->cfg.prox.mantissa != 0) {
-        const int32_t pull = scale32(before - kf_head_weight(t->base, t->c, t->f), t->cfg.prox);
-        *w = clamp32(*w - pull, KF_WEIGHT_MAX);
-    }
-    if (magnitude(*w) > t->largest) {
-        t->largest = magnitude(*w);
-    }
-}
-
-static void move_bias(kf_train_t *t) {
-    int32_t *b = t->params->bias + t->c;
+    int32_t *b = t->params->bias + c;
     const int32_t before = *b;
     if (t->step_b.mantissa != 0) {
-        *b = clamp64(before - scale64(t->error_sum, t->step_b), KF_BIAS_MAX);
+        *b = clamp64(before - scale64(sum, t->step_b), KF_BIAS_MAX);
     }
     if (t->cfg.prox.mantissa != 0) {
-        *b = clamp64(*b - scale64((int64_t)before - kf_head_bias(t->base, t->c), t->cfg.prox), KF_BIAS_MAX);
+        *b = clamp64(*b - scale64((int64_t)before - kf_head_bias(t->base, c), t->cfg.prox), KF_BIAS_MAX);
     }
 }
 
@@ -261,27 +248,50 @@ static void finish_batch(kf_train_t *t) {
     }
 }
 
-static uint32_t update_some(kf_train_t *t) {
-    const uint32_t features = t->params->features;
-    int32_t *row = t->params->weights + (size_t)t->c * features;
-    if (t->f == 0) {
-        t->error_sum = sum_errors(t);
+/* A rectangle of weights as large as `budget` allows and the kernels want it. Those of the first features come with the biases. */
+static uint32_t update_some(kf_train_t *t, uint32_t budget) {
+    const uint32_t classes = t->params->classes, features = t->params->features, stride = error_stride(t->cfg.batch);
+    if (t->c == 0) {
+        uint32_t most = smaller(kf_backward_features, smaller(budget, KF_MAX_FEATURES * KF_MAX_BATCH) / t->size);
+        most = most < KF_FEATURES_AT_ONCE ? KF_FEATURES_AT_ONCE : most & ~(KF_FEATURES_AT_ONCE - 1u);
+        t->count = (uint16_t)smaller(most, features - t->f);
     }
-    const uint32_t left = features - t->f;
-    const uint32_t n = left < WEIGHTS_PER_UNIT ? left : WEIGHTS_PER_UNIT;
-    int32_t G[WEIGHTS_PER_UNIT];
-    gradient(t, n, G);
-    for (uint32_t j = 0; j < n; j++, t->f++) {
-        move_weight(t, &row[t->f], G[j]);
+    const uint32_t count = t->count;
+    uint32_t n = smaller(budget, classes * count * t->size) / (count * t->size); /* <= 2^29 */
+    n = n == 0 ? 1 : smaller(n, classes - t->c);
+    for (uint32_t c = t->c; t->f == 0 && c < t->c + n; c++) {
+        move_bias(t, c);
     }
-    if (t->f == features) {
-        move_bias(t);
-        t->f = 0;
-        if (++t->c == t->params->classes) {
+    kf_backward_t job = {
+        .w = t->params->weights + (size_t)t->c * features + t->f,
+        .errors = t->errors + (size_t)t->c * stride,
+        .features = t->ring->features + t->f,
+        .at = t->at,
+        .scratch = t->logits,
+        .base = t->base,
+        .rate = t->step_w,
+        .prox = t->cfg.prox,
+        .width = features,
+        .stride = stride,
+        .samples = t->size,
+        .classes = n,
+        .count = count,
+        .c = t->c,
+        .f = t->f,
+        .x_zp = t->cfg.x_zp,
+        .largest = t->largest,
+    };
+    kf_backward(&job);
+    t->largest = job.largest;
+    t->c = (uint16_t)(t->c + n);
+    if (t->c == classes) {
+        t->c = 0;
+        t->f = (uint16_t)(t->f + count);
+        if (t->f == features) {
             finish_batch(t);
         }
     }
-    return WEIGHTS_PER_UNIT * (t->size + 8u);
+    return n * count * (t->size + 8u);
 }
 
 /* ---- the calls ------------------------------------------------------------------------------------------------- */
@@ -297,13 +307,13 @@ kf_status_t kf_train_step(kf_train_t *t, uint32_t max_macs) {
             spent += shuffle_some(t);
             break;
         case FORWARD:
-            spent += forward_class(t);
+            spent += forward_some(t, max_macs - spent);
             break;
         case SOFTMAX:
             spent += softmax_sample(t);
             break;
         default:
-            spent += update_some(t);
+            spent += update_some(t, max_macs - spent);
             break;
         }
         if (spent >= max_macs && t->phase != DONE) {

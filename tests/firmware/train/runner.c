@@ -220,7 +220,8 @@ static void answer_softmax(void) {
     const uint32_t classes = take_number(2), label = take_number(2);
     int32_t *z = (int32_t *)take_block(4 * (size_t)classes);
     int16_t *errors = block(2 * (size_t)classes);
-    give_number(kf_softmax_errors(z, classes, label, errors));
+    uint32_t peak = 0;
+    give_number(kf_softmax_errors(z, classes, label, errors, 1, &peak));
     give(errors, 2 * (size_t)classes);
     free(z);
     free(errors);

@@ -18,12 +18,16 @@ HERE = Path(__file__).parent
 TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm")
 
 
+KERNELS = ROOT / "firmware/src/train/kernels.c"
+
+
 class Target(NamedTuple):
-    """A QEMU machine, how to compile for it, its timer, and nanoseconds of a timer tick at its -icount
-    shift."""
+    """A QEMU machine, how to compile for it, the folder of its kernel family (empty: the portable one), its
+    timer, and nanoseconds of a timer tick at its -icount shift."""
 
     machine: str
     flags: list[str]
+    family: str
     timer: int
     nrf: int
     shift: int
@@ -33,11 +37,20 @@ class Target(NamedTuple):
 # At -icount shift=N an instruction takes 2^N ns of the board's time. nRF51: 16 MHz. MPS2: CMSDK timer 0 at 25
 # MHz.
 TARGETS = {
-    "m0": Target("microbit", ["-mcpu=cortex-m0", "-Os"], 0x40008000, 1, 8, 62.5),
-    "m3": Target("mps2-an385", ["-mcpu=cortex-m3", "-O2"], 0x40000000, 0, 7, 40),
-    "m4f": Target("mps2-an386", ["-mcpu=cortex-m4", "-O2"], 0x40000000, 0, 7, 40),
-    "m7": Target("mps2-an500", ["-mcpu=cortex-m7", "-O2"], 0x40000000, 0, 7, 40),
+    "m0": Target("microbit", ["-mcpu=cortex-m0", "-O2"], "small", 0x40008000, 1, 8, 62.5),
+    "m3": Target("mps2-an385", ["-mcpu=cortex-m3", "-O2"], "", 0x40000000, 0, 7, 40),
+    "m4f": Target("mps2-an386", ["-mcpu=cortex-m4", "-O2"], "dsp", 0x40000000, 0, 7, 40),
+    "m7": Target("mps2-an500", ["-mcpu=cortex-m7", "-O2"], "dsp", 0x40000000, 0, 7, 40),
 }
+
+
+def sources(target: Target) -> list[Path]:
+    """The training core with the target's kernel family."""
+    return [source for source in SOURCES if source != KERNELS] + [kernels(target)]
+
+
+def kernels(target: Target) -> Path:
+    return KERNELS.parent / target.family / KERNELS.name
 
 
 def small_board_round() -> dict[str, Any]:
@@ -122,14 +135,22 @@ def build_image(
     cases: Sequence[dict[str, Any]],
     *,
     flags: Sequence[str] | None = None,
-    code: Sequence[Path] = SOURCES,
+    code: Sequence[Path] | None = None,
 ) -> Path:
     """An image in `folder` that trains `cases`.
 
     code: the training core, as sources that are compiled with `flags` (the target's own by default), or as a
-    library that has been built already.
+    library that has been built already; by default the target's `sources`.
     """
     write_header(folder / "rounds.h", list(cases))
+    code = sources(target) if code is None else code
+    return compile_image(folder, target, [HERE / "target.c", *code], flags)
+
+
+def compile_image(
+    folder: Path, target: Target, code: Sequence[Path], flags: Sequence[str] | None = None
+) -> Path:
+    """An image in `folder` of these sources, objects and libraries, one of which includes bare.h."""
     image = folder / "image.elf"
     subprocess.run(
         [
@@ -139,7 +160,6 @@ def build_image(
             *("-mthumb", "-ffreestanding", "-nostartfiles", "--specs=nosys.specs", "-Wl,--gc-sections"),
             *(f"-DTIMER_BASE={target.timer:#x}u", f"-DTIMER_IS_NRF={target.nrf}"),
             *(f"-I{ROOT / 'firmware/include'}", f"-I{folder}", f"-T{HERE / 'target.ld'}"),
-            str(HERE / "target.c"),
             *map(str, code),
             *("-o", str(image)),
         ],
@@ -148,8 +168,8 @@ def build_image(
     return image
 
 
-def run_image(image: Path, target: Target) -> list[Done]:
-    """Runs an image of `build_image`; a line it does not understand is an AssertionError that shows it."""
+def emulate(image: Path, target: Target) -> list[str]:
+    """Runs an image to its end: the lines that it prints."""
     machine = ["-M", target.machine, "-kernel", str(image), "-display", "none", "-monitor", "none"]
     options = ["-serial", "none", "-semihosting-config", "enable=on,target=native"]
     count = ["-icount", f"shift={target.shift}"]
@@ -160,8 +180,13 @@ def run_image(image: Path, target: Target) -> list[Done]:
         timeout=120,
         check=True,
     )
+    return (done.stdout + done.stderr).splitlines()
+
+
+def run_image(image: Path, target: Target) -> list[Done]:
+    """Runs an image of `build_image`; a line it does not understand is an AssertionError that shows it."""
     found = []
-    for line in (done.stdout + done.stderr).splitlines():
+    for line in emulate(image, target):
         words = line.split()
         assert len(words) == 3, line
         instructions = int(words[2], 16) * target.tick_ns / 2**target.shift

