@@ -1,4 +1,4 @@
-"""The same samples, head and seed give the same update everywhere: M0, M3, M4F, M7, x86-64 and kilofed-pi.
+"""The same samples, head and seed give the same update everywhere: every board, x86-64 and kilofed-pi.
 
 What they are all compared with is the numpy trainer of kilofed_tools on features of the TFLite runtime.
 """

@@ -1,7 +1,8 @@
-/* Arm MPS2 (AN385, AN386, AN500): CMSDK APB UART 0 and the core's SysTick.
+/* Arm MPS2 and MPS3 (AN385, AN386, AN500, AN505, AN547): CMSDK APB UART 0 and the core's SysTick.
  *
- * Registers: Cortex-M System Design Kit TRM (DDI 0479), "APB UART". Addresses and interrupt numbers: DAI 0385, memory
- * map and interrupts; the same in DAI 0386 and DAI 0500.
+ * Registers: Cortex-M System Design Kit TRM (DDI 0479), "APB UART". Its address and its receive interrupt come from the
+ * board's data file; the transmit interrupt is the next one on all of them. The Armv8-M cores start in the secure state, in
+ * which every interrupt is theirs until somebody gives it away (Armv8-M ARM, NVIC_ITNS), and nobody here does.
  */
 
 #include "board.h"
@@ -9,7 +10,7 @@
 #include "cpu.h"
 #include "line.h"
 
-#define UART 0x40004000u
+#define UART KF_BOARD_UART_ADDRESS
 #define UART_DATA KF_REG(UART + 0x00u)
 #define UART_STATE KF_REG(UART + 0x04u)
 #define UART_CTRL KF_REG(UART + 0x08u)
@@ -19,7 +20,7 @@
 enum { STATE_TX_FULL = 1, STATE_RX_FULL = 2 };
 enum { CTRL_TX = 1, CTRL_RX = 2, CTRL_TX_IRQ = 4, CTRL_RX_IRQ = 8 };
 enum { INT_TX = 1, INT_RX = 2 };
-enum { IRQ_RX = 0, IRQ_TX = 1 };
+enum { IRQ_RX = KF_BOARD_UART_IRQ, IRQ_TX = IRQ_RX + 1 };
 
 /* SysTick, Armv7-M ARM B3.3. */
 #define SYST_CSR KF_REG(0xE000E010u)
@@ -30,7 +31,7 @@ enum { IRQ_RX = 0, IRQ_TX = 1 };
 #define TICK_MS 10u
 
 /* The UART wants a divider of at least 16 (DDI 0479, BAUDDIV). */
-_Static_assert(KF_BOARD_CLOCK_HZ / KF_BOARD_BAUD >= 16, "baud of the board's data file is too fast for its clock");
+_Static_assert(KF_BOARD_UART_CLOCK_HZ / KF_BOARD_BAUD >= 16, "baud of the board's data file is too fast for its clock");
 /* SysTick's reload is a 24-bit register. */
 _Static_assert(KF_BOARD_CLOCK_HZ / 1000u * TICK_MS - 1u < (1u << 24), "clock_hz is too fast for a tick of TICK_MS");
 
@@ -106,7 +107,7 @@ kf_status_t kf_chip_entropy(uint8_t *out, size_t size) {
 }
 
 void kf_chip_start(void) {
-    UART_BAUDDIV = KF_BOARD_CLOCK_HZ / KF_BOARD_BAUD; /* first: QEMU's model refuses to transmit below 16 */
+    UART_BAUDDIV = KF_BOARD_UART_CLOCK_HZ / KF_BOARD_BAUD; /* first: QEMU's model refuses to transmit below 16 */
     UART_CTRL = CTRL_TX | CTRL_RX | CTRL_TX_IRQ | CTRL_RX_IRQ;
     kf_cpu_irq_enable(IRQ_RX);
     kf_cpu_irq_enable(IRQ_TX);
