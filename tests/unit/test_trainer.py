@@ -472,7 +472,7 @@ def test_split_parts_the_slots(n: int, holdout: int) -> None:
 
 
 def test_a_step_costs_python_the_same_whatever_its_samples() -> None:
-    """Quick is what leaves samples to numpy: as many steps are as many calls, also with four times the samples."""
+    """Quick is what leaves samples to numpy: as many steps are as many calls, with more samples too."""
 
     def calls(samples: int, batch: int) -> int:
         given = synthetic_features(samples)
