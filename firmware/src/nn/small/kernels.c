@@ -38,11 +38,81 @@ static int8_t value_of(const kf_output_t *o, const kf_channel_t *channel, int32_
     return (int8_t)kf_clamp(value + o->zp, o->low, o->high);
 }
 
-void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t *sum, int32_t count, int8_t *out) {
+/* `count` sums (1 at least), of one channel or of successive ones (`step` bytes apart), to out[0], out[out_step], ...
+ *
+ * The loop is kf_requant_narrow(). With the sum's lower half signed, a = a_high * 2^16 + a_low, |a_high| <= 2^14 and
+ * |a_low| <= 2^15, and mult's halves below 2^15 and 2^16, products and their sum fit 32 bits:
+ *
+ *     (a * mult + 2^30) >> 31 = 2 a_high m_high + ((a_high m_low + a_low m_high + (a_low m_low >> 16) + 2^14) >> 15)
+ *
+ * where what the inner shift drops, less than 1, cannot matter to the outer. */
+static KF_NOINLINE void finish(const kf_output_t *o, const kf_channel_t *channel, int32_t step, const int32_t *sum,
+                               int32_t count, int8_t *out, int32_t out_step) {
     const int32_t *end = sum + count;
-    do {
-        *out++ = value_of(o, channels++, *sum);
-    } while (++sum != end);
+    if (!o->narrow) {
+        do {
+            *out = value_of(o, channel, *sum);
+            channel = (const kf_channel_t *)((uintptr_t)channel + (uintptr_t)step);
+            out += out_step;
+        } while (++sum != end);
+        return;
+    }
+    int32_t a, a_low, m_low, m_high, value;
+    __asm__ volatile(".syntax unified\n"
+            "1:\n\t"
+            "ldmia %[sum]!, {%[a]}\n\t"
+            "ldrh %[ml], [%[ch], #4]\n\t"
+            "ldrh %[mh], [%[ch], #6]\n\t"
+            "sxth %[al], %[a]\n\t"
+            "subs %[a], %[a], %[al]\n\t"
+            "asrs %[a], %[a], #16\n\t"
+            "movs %[v], %[al]\n\t"
+            "muls %[v], %[ml]\n\t"
+            "asrs %[v], %[v], #16\n\t"
+            "muls %[ml], %[a]\n\t"
+            "muls %[al], %[mh]\n\t"
+            "muls %[mh], %[a]\n\t"
+            "adds %[v], %[v], %[ml]\n\t"
+            "adds %[v], %[v], %[al]\n\t"
+            "asrs %[v], %[v], #14\n\t"
+            "adds %[v], #1\n\t"
+            "asrs %[v], %[v], #1\n\t"
+            "lsls %[mh], %[mh], #1\n\t"
+            "adds %[v], %[v], %[mh]\n\t"
+            "ldr %[ml], [%[ch], #8]\n\t"
+            "asrs %[a], %[v], #31\n\t"
+            "adds %[v], %[v], %[a]\n\t"
+            "asrs %[v], %[ml]\n\t"
+            "add %[v], %[half]\n\t"
+            "asrs %[v], %[v], #1\n\t"
+            "cmp %[v], %[low]\n\t"
+            "blt 2f\n\t"
+            "cmp %[v], %[high]\n\t"
+            "bgt 3f\n"
+            "4:\n\t"
+            "strb %[v], [%[out]]\n\t"
+            "add %[out], %[out_step]\n\t"
+            "add %[ch], %[step]\n\t"
+            "ldr %[a], %[end]\n\t"
+            "cmp %[sum], %[a]\n\t"
+            "bne 1b\n\t"
+            "b 5f\n"
+            "2:\n\t"
+            "mov %[v], %[low]\n\t"
+            "b 4b\n"
+            "3:\n\t"
+            "mov %[v], %[high]\n\t"
+            "b 4b\n"
+            "5:"
+            : [sum] "+l"(sum), [ch] "+l"(channel), [out] "+l"(out), [a] "=&l"(a), [al] "=&l"(a_low), [ml] "=&l"(m_low),
+              [mh] "=&l"(m_high), [v] "=&l"(value)
+            : [half] "h"(2 * o->zp + 1), [low] "h"(o->low), [high] "h"(o->high), [end] "m"(end), [step] "h"(step),
+              [out_step] "h"(out_step)
+            : "cc", "memory");
+}
+
+void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t *sum, int32_t count, int8_t *out) {
+    finish(o, channels, (int32_t)sizeof *channels, sum, count, out, 1);
 }
 
 /* ---- fully connected --------------------------------------------------------------------------------------------- */
@@ -93,40 +163,122 @@ void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, 
     *sum = (int32_t)total;
 }
 
-/* ---- convolution: one patch of int8, as it lies -------------------------------------------------------------------- */
+/* ---- convolution: one patch, a list of its values that are not zero ------------------------------------------------- */
 
 int32_t kf_patches_at_once(const kf_patches_t *p) {
     (void)p;
     return 1;
 }
 
+/* What is not zero of x[count], to the end of the list; a word is the value above its place in the patch. */
+static KF_NOINLINE uint32_t *list(uint32_t *to, const int8_t *x, int32_t x_offset, uint32_t at, int32_t count) {
+    uint32_t end = at + (uint32_t)count, fours = at + ((uint32_t)count & ~3u);
+    int32_t value;
+    x -= at;
+#define ONE                             \
+    "ldrsb %[v], [%[x], %[at]]\n\t"     \
+    "adds %[v], %[v], %[offset]\n\t"    \
+    "beq 3f\n\t"                        \
+    "lsls %[v], %[v], #16\n\t"          \
+    "orrs %[v], %[at]\n\t"              \
+    "stmia %[to]!, {%[v]}\n"            \
+    "3:\n\t"                            \
+    "adds %[at], #1\n\t"
+    __asm__ volatile(".syntax unified\n\t"
+            "cmp %[at], %[fours]\n\t"
+            "beq 2f\n"
+            "1:\n\t" ONE ONE ONE ONE
+            "cmp %[at], %[fours]\n\t"
+            "bne 1b\n\t"
+            "b 2f\n"
+            "1:\n\t" ONE
+            "2:\n\t"
+            "cmp %[at], %[end]\n\t"
+            "bne 1b"
+            : [to] "+l"(to), [at] "+l"(at), [v] "=&l"(value)
+            : [x] "l"(x), [offset] "l"(x_offset), [fours] "l"(fours), [end] "h"(end)
+            : "cc", "memory");
+#undef ONE
+    return to;
+}
+
 void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count) {
-    int8_t *to = (int8_t *)p->memory + at;
     (void)index;
-    for (int32_t i = 0; i < count; i++) {
-        to[i] = x == NULL ? (int8_t)-p->x_offset : x[i];
+    if (x != NULL) {
+        p->filled = (int32_t)(list(p->memory + p->filled, x, p->x_offset, (uint32_t)at, count) - p->memory);
     }
 }
 
+/* Four filters on the list [at, end), which is not empty. */
+static inline void listed4(const uint32_t *at, const uint32_t *end, const int8_t *w, int32_t terms, int32_t *sum) {
+    const int8_t *w1 = w + terms;
+    const int8_t *w2 = w1 + terms;
+    const int8_t *w3 = w2 + terms;
+    int32_t sum0 = sum[0], sum1 = sum[1], sum2 = sum[2], sum3 = sum[3], place, value, product;
+#define ONE                               \
+    "ldmia %[at]!, {%[i]}\n\t"            \
+    "asrs %[v], %[i], #16\n\t"            \
+    "uxth %[i], %[i]\n\t"                 \
+    "ldrsb %[p], [%[w], %[i]]\n\t"        \
+    "muls %[p], %[v]\n\t"                 \
+    "add %[s0], %[p]\n\t"                 \
+    "ldrsb %[p], [%[w1], %[i]]\n\t"       \
+    "muls %[p], %[v]\n\t"                 \
+    "add %[s1], %[p]\n\t"                 \
+    "ldrsb %[p], [%[w2], %[i]]\n\t"       \
+    "muls %[p], %[v]\n\t"                 \
+    "add %[s2], %[p]\n\t"                 \
+    "ldrsb %[p], [%[w3], %[i]]\n\t"       \
+    "muls %[p], %[v]\n\t"                 \
+    "add %[s3], %[p]\n\t"
+    __asm__(".syntax unified\n"
+            "1:\n\t" ONE
+            "cmp %[at], %[end]\n\t"
+            "bne 1b"
+            : [at] "+l"(at), [i] "=&l"(place), [v] "=&l"(value), [p] "=&l"(product), [s0] "+h"(sum0), [s1] "+h"(sum1),
+              [s2] "+h"(sum2), [s3] "+h"(sum3)
+            : [w] "l"(w), [w1] "l"(w1), [w2] "l"(w2), [w3] "l"(w3), [end] "h"(end)
+            : "cc", "memory");
+#undef ONE
+    sum[0] = sum0;
+    sum[1] = sum1;
+    sum[2] = sum2;
+    sum[3] = sum3;
+}
+
+static int32_t listed1(const uint32_t *at, const uint32_t *end, const int8_t *w, int32_t sum) {
+    uint32_t total = (uint32_t)sum;
+    for (; at != end; at++) {
+        total += (uint32_t)(((int32_t)*at >> 16) * w[*at & 0xFFFFu]);
+    }
+    return (int32_t)total;
+}
+
 void kf_convolve(const kf_filters_t *f, kf_patches_t *p, int8_t *out, int32_t out_step) {
-    const int8_t *x = (const int8_t *)p->memory;
+    const uint32_t *at = p->memory;
+    const uint32_t *end = at + p->filled;
     const int8_t *w = f->w;
     const kf_channel_t *channel = f->channels;
     (void)out_step;
     for (int32_t left = f->count, some; left > 0; left -= some) {
-        int32_t sum[4];
-        some = left >= 4 ? 4 : 1;
+        int32_t sum[8];
+        some = left < 8 ? left : 8;
         for (int32_t k = 0; k < some; k++) {
             sum[k] = channel[k].bias;
         }
-        if (some == 4) {
-            kf_dot4(x, p->x_offset, w, p->terms, sum);
-        } else {
-            kf_dot1(x, p->x_offset, w, p->terms, sum);
+        for (int32_t k = 0; k < some && at != end;) {
+            if (k + 4 <= some) {
+                listed4(at, end, w, p->terms, sum + k);
+                k += 4;
+                w += 4 * p->terms;
+            } else {
+                sum[k] = listed1(at, end, w, sum[k]);
+                k++;
+                w += p->terms;
+            }
         }
         kf_finish(&f->output, channel, sum, some, out);
         channel += some;
-        w += some * p->terms;
         out += some;
     }
 }
@@ -144,7 +296,8 @@ static KF_NOINLINE uint32_t along(const int8_t *x, int32_t x_step, const int8_t 
     return total;
 }
 
-void kf_depthwise_row(const kf_depthwise_t *d, const int8_t *x, const int32_t *rows, int8_t *out) {
+/* Any window. */
+static void any_row(const kf_depthwise_t *d, const int8_t *x, const int32_t *rows, int8_t *out) {
     for (int32_t out_x = 0; out_x < d->out_w; out_x++) {
         int32_t origin = out_x * d->stride - d->pad;
         kf_part_t part = kf_window_part(origin, d->k_w, d->dilation, d->in_w);
@@ -164,5 +317,136 @@ void kf_depthwise_row(const kf_depthwise_t *d, const int8_t *x, const int32_t *r
                 in_c++;
             }
         }
+    }
+}
+
+/* A run of up to five outputs of windows three wide, one channel: the window's row stays in registers and so do the sums. Column
+ * k of the input, counted from the first output's window, meets the third weight for output k - 2, the second for k - 1,
+ * and the first for k. Columns come from the last to the first, so that a shorter run begins further down. */
+enum { RUN_MAX = 5 };
+
+typedef struct run_row {
+    const int8_t *x; /* channel 0 of column 0, which may lie outside the row */
+    const int8_t *w; /* channel 0 of the third weight */
+} run_row_t;
+
+typedef struct run {
+    const run_row_t *rows, *end; /* the window's rows that lie inside the image, one at least */
+    int32_t back;        /* -channels: from one column, or weight, to the one before */
+    int32_t last;        /* the last column there is, 1..RUN_MAX + 1, times the channels */
+    int32_t entry;       /* where the code for it is, in bytes from the code for column RUN_MAX + 1 */
+    int32_t cut;         /* 1: column 0 lies outside the row */
+    int32_t x_offset;
+} run_t;
+
+/* Bytes of code before each column's. */
+static const uint8_t column_entry[RUN_MAX + 2] = {108, 92, 70, 48, 26, 10, 0};
+
+static inline void run_sums(const run_t *run, int32_t channel, int32_t bias, int32_t sum[RUN_MAX]) {
+    int32_t s0 = bias, s1 = bias, s2 = bias, s3 = bias, s4 = bias;
+    int32_t last = channel + run->last, entry = run->entry, cut = run->cut, offset = run->x_offset, back = run->back;
+    const void *row = run->rows, *end = run->end;
+    int32_t w0, w1, w2, t, i, spare;
+    register int32_t base __asm__("r0"), x __asm__("r1"); /* LDMIA loads in the order of the numbers */
+#define COLUMN                      \
+    "ldrsb %[x], [%[p], %[i]]\n\t"  \
+    "add %[i], lr\n\t"         \
+    "add %[x], %[o]\n\t"
+#define TIMES(sum, w)               \
+    "movs %[t], %[x]\n\t"           \
+    "muls %[t], %[" w "]\n\t"       \
+    "add %[" sum "], %[t]\n\t"
+#define LAST_TIMES(sum, w)          \
+    "muls %[x], %[" w "]\n\t"       \
+    "add %[" sum "], %[x]\n\t"
+    /* lr: GCC takes no sixth operand that needs a high register. */
+    __asm__ volatile(".syntax unified\n\t"
+                     "ldr %[t], %[back]\n\t"
+                     "mov lr, %[t]\n"
+                     "1:\n\t"
+                     "ldr %[t], %[row]\n\t"
+                     "ldmia %[t]!, {%[p], %[x]}\n\t"
+                     "str %[t], %[row]\n\t"
+                     "ldr %[i], %[c]\n\t"
+                     "ldrsb %[w2], [%[x], %[i]]\n\t"
+                     "add %[i], lr\n\t"
+                     "ldrsb %[w1], [%[x], %[i]]\n\t"
+                     "add %[i], lr\n\t"
+                     "ldrsb %[w0], [%[x], %[i]]\n\t"
+                     "ldr %[i], %[last]\n\t"
+                     "ldr %[t], %[entry]\n\t"
+                     "ldr %[o], %[offset]\n\t"
+                     "add pc, %[t]\n\t"
+                     "nop\n\t" /* pc is four bytes ahead */
+                     COLUMN LAST_TIMES("s4", "w2")
+                     COLUMN TIMES("s3", "w2") LAST_TIMES("s4", "w1")
+                     COLUMN TIMES("s2", "w2") TIMES("s3", "w1") LAST_TIMES("s4", "w0")
+                     COLUMN TIMES("s1", "w2") TIMES("s2", "w1") LAST_TIMES("s3", "w0")
+                     COLUMN TIMES("s0", "w2") TIMES("s1", "w1") LAST_TIMES("s2", "w0")
+                     COLUMN TIMES("s0", "w1") LAST_TIMES("s1", "w0")
+                     "ldr %[t], %[cut]\n\t"
+                     "cmp %[t], #0\n\t"
+                     "bne 2f\n\t"
+                     COLUMN LAST_TIMES("s0", "w0")
+                     "2:\n\t"
+                     "ldr %[t], %[row]\n\t"
+                     "ldr %[x], %[end]\n\t"
+                     "cmp %[t], %[x]\n\t"
+                     "bne 1b"
+                     : [s0] "+h"(s0), [s1] "+h"(s1), [s2] "+h"(s2), [s3] "+h"(s3), [s4] "+h"(s4), [w0] "=&l"(w0),
+                       [w1] "=&l"(w1), [w2] "=&l"(w2), [x] "=&l"(x), [t] "=&l"(t), [i] "=&l"(i), [p] "=&l"(base),
+                       [o] "=&l"(spare), [row] "+m"(row)
+                     : [back] "m"(back), [c] "m"(channel), [last] "m"(last), [entry] "m"(entry), [cut] "m"(cut),
+                       [offset] "m"(offset), [end] "m"(end)
+                     : "lr", "cc", "memory");
+#undef COLUMN
+#undef TIMES
+#undef LAST_TIMES
+    sum[0] = s0;
+    sum[1] = s1;
+    sum[2] = s2;
+    sum[3] = s3;
+    sum[4] = s4;
+}
+
+/* Windows three wide, one place apart, of one filter a channel. */
+static void runs_row(const kf_depthwise_t *d, const int8_t *x, const int32_t *rows, int8_t *out) {
+    run_row_t *at = d->scratch;
+    run_t run = {at, at, -d->out_c, 0, 0, d->pad, d->x_offset};
+    for (int32_t left = d->out_w, some; left > 0; left -= some) {
+        int32_t first = d->out_w - left - d->pad; /* column 0 */
+        some = left < RUN_MAX ? left : RUN_MAX;
+        int32_t last = first + some + 1 < d->in_w ? some + 1 : some;
+        run_row_t *end = at;
+        for (int32_t i = 0; i < d->k_h; i++) {
+            if (rows[i] >= 0) {
+                end->x = x + rows[i] + first * d->in_c;
+                end->w = d->w + (3 * i + 2) * d->out_c;
+                end++;
+            }
+        }
+        run.end = end;
+        run.last = last * d->out_c;
+        run.entry = column_entry[last];
+        for (int32_t c = 0; c < d->out_c; c++) {
+            int32_t sum[RUN_MAX];
+            run_sums(&run, c, d->channels[c].bias, sum);
+            finish(&d->output, &d->channels[c], 0, sum, some, out + c, d->out_c);
+        }
+        out += some * d->out_c;
+        run.cut = 0;
+    }
+}
+
+void kf_depthwise_row(const kf_depthwise_t *d, const int8_t *x, const int32_t *rows, int8_t *out) {
+    int32_t inside = 0;
+    for (int32_t i = 0; i < d->k_h; i++) {
+        inside += rows[i] >= 0;
+    }
+    if (inside > 0 && d->k_h <= KF_DEPTHWISE_TAPS_MAX / 3 && d->k_w == 3 && d->stride == 1 && d->dilation == 1 &&
+        d->multiplier == 1) {
+        runs_row(d, x, rows, out);
+    } else {
+        any_row(d, x, rows, out);
     }
 }
