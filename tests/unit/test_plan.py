@@ -206,7 +206,7 @@ def test_scratch_lies_in_a_gap() -> None:
     tree.tables("buffers").append(Table("Buffer", {"data": weights.view(np.uint8).ravel()}))
     subgraph.tables("operators")[0].values["inputs"] = np.array([0, 2], np.int32)
     plan = plan_model(flat.write(tree))
-    scratch = 4 + 12 * 32 + 4 * 4  # a flag, 32 channels, a patch of one value
+    scratch = 4 + 12 * 32 + 6 * 4  # a flag, 32 channels, a patch of one value
     assert plan.scratch == ((plan.scratch[0][0], scratch),) and plan.arena_bytes == 32 + 1024 + scratch
 
 

@@ -79,7 +79,7 @@ def scratch_bytes(model: TFLiteModel, op: Operator) -> int:
     channels = 4 + CHANNEL_BYTES * out.shape[3]
     if op.code == Op.CONV_2D:
         terms = filters.elements // filters.shape[0]
-        return channels + 4 * _round_up(terms)
+        return channels + 6 * _round_up(terms)
     _, k_h, k_w, _ = filters.shape
     reach = (out.shape[2] - 1) * op.option("stride_w") + (k_w - 1) * op.option("dilation_w_factor") + 1
     one_filter = out.shape[3] == model.tensors[op.inputs[0]].shape[3]

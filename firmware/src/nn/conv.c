@@ -70,7 +70,12 @@ static void conv_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
     kf_filters_t f = {NULL, NULL, g->out_c / groups, c->output};
     for (int32_t out_x = 0, some; out_x < g->out_w; out_x += some) {
         some = kf_patches_at_once(&p);
-        some = g->out_w - out_x < some ? g->out_w - out_x : some;
+        int32_t left = g->out_w - out_x;
+        if (left <= some) {
+            some = left;
+        } else if (left == some + 1 && some > 2) {
+            some--; /* two and two rather than three and one: a lone patch costs nearly as much */
+        }
         p.patches = some;
         f.w = (const int8_t *)c->io->in[1];
         f.channels = c->channels;

@@ -35,7 +35,7 @@ static void prepare(const kf_node_t *node, const kf_io_t *io, uint32_t terms, kf
         channel->mult = by.mult;
         channel->right = by.mult == 0 ? 0 : -1 - by.shift;
         uint32_t size = channel->bias < 0 ? 0u - (uint32_t)channel->bias : (uint32_t)channel->bias;
-        if (channel->right < 0 || terms > 1u << 14 || size >= (1u << 30) - (terms << 15)) {
+        if (channel->right < 0 || channel->right > KF_RIGHT_NARROW || terms > 1u << 14 || size >= (1u << 30) - (terms << 15)) {
             to->narrow = 0;
         }
     }

@@ -3,7 +3,7 @@
  *
  *     kernels.c          plain C, for any core
  *     small/kernels.c    cores with few registers and without a long multiplication: Cortex-M0, M0+
- *     dsp/kernels.c      Arm cores with the DSP extension: Cortex-M4, M7, M33
+ *     dsp/               Arm cores with the DSP extension: Cortex-M4, M7, M33
  *
  * Nothing here assumes an alignment of tensors. Sums stay inside int32 as KF_TERMS_MAX (check.h) has it; biases may wrap them.
  *
@@ -29,7 +29,7 @@ typedef struct kf_channel {
 /* How sums become values. */
 typedef struct kf_output {
     int32_t zp, low, high; /* -128..127 */
-    int32_t narrow;        /* 1: |sum| < 2^30 for every input, and right >= 0 for every channel: kf_requant_narrow() holds */
+    int32_t narrow;        /* 1: |sum| < 2^30 for every input, and kf_requant_narrow() takes right, for every channel */
 } kf_output_t;
 
 /* out[k] = the value of sum[k], which holds its bias already, for `count` (1 at least) channels. */
@@ -44,9 +44,9 @@ void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, 
 /* ---- convolution ------------------------------------------------------------------------------------------------- */
 
 /* Room for the patches that a family works on at once, for patches of `terms` values; a multiple of 4. The same for all families,
- * since the host plans with it: two patches of int16, four of int8, or one of index and value. */
+ * since the host plans with it: three patches of int16, six of int8, or one of index and value. */
 static inline uint32_t kf_patches_bytes(uint32_t terms) {
-    return 4u * ((terms + 3u) & ~3u);
+    return 6u * ((terms + 3u) & ~3u);
 }
 
 /* Patches under way: `memory` has kf_patches_bytes(terms) bytes, aligned to 4. One of these is set up for each output row. */

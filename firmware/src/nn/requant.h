@@ -58,7 +58,11 @@ static inline int32_t kf_requant_any(int32_t x, int32_t mult, int32_t right) {
     return (((x + (x >> 31)) >> right) + 1) >> 1;
 }
 
-/* The same for |x| < 2^30 and right >= 0, in fewer instructions: with 2 x the first rounding falls between the two words of the
+/* Right shifts of kf_requant_narrow(): no further, so that families may add (2 zp + 1) << right to a product. Larger ones belong to
+ * multipliers below 2^-22, whose layers are constant. */
+enum { KF_RIGHT_NARROW = 21 };
+
+/* The same for |x| < 2^30 and 0 <= right <= KF_RIGHT_NARROW, in fewer instructions: with 2 x the first rounding falls between the two words of the
  * product, floor((2 x mult + 2^31) / 2^32). */
 static inline int32_t kf_requant_narrow(int32_t x, int32_t mult, int32_t right) {
     int64_t product = (int64_t)(2 * x) * mult;
