@@ -115,15 +115,30 @@ SCHEMA: dict[str, tuple[_Field, ...]] = {
     "SqueezeOptions": (("squeeze_dims", "[i32]", None),),
     "ReducerOptions": (("keep_dims", "bool", False),),
     "LeakyReluOptions": (("alpha", "f32", 0.0),),
+    "SubOptions": (("fused_activation_function", "i8", 0), ("pot_scale_int16", "bool", True)),
+    "SVDFOptions": (
+        ("rank", "i32", 0), ("fused_activation_function", "i8", 0),
+        ("asymmetric_quantize_inputs", "bool", False),
+    ),
+    "StridedSliceOptions": (
+        ("begin_mask", "i32", 0), ("end_mask", "i32", 0), ("ellipsis_mask", "i32", 0),
+        ("new_axis_mask", "i32", 0), ("shrink_axis_mask", "i32", 0), ("offset", "bool", False),
+    ),
+    "ResizeNearestNeighborOptions": (("align_corners", "bool", False), ("half_pixel_centers", "bool", False)),
+    "TransposeConvOptions": (
+        ("padding", "i8", 0), ("stride_w", "i32", 0), ("stride_h", "i32", 0),
+        ("fused_activation_function", "i8", 0), ("quantized_bias_type", "i8", 0),
+    ),
 }  # fmt: skip
 
 # BuiltinOptions: number of the union member -> table. Members that are not listed hold scalars only and are
 # carried as they are, except for those of _UNREADABLE, which hold offsets.
 UNIONS = {
-    1: "Conv2DOptions", 2: "DepthwiseConv2DOptions", 5: "Pool2DOptions", 8: "FullyConnectedOptions",
-    9: "SoftmaxOptions", 10: "ConcatenationOptions", 11: "AddOptions", 17: "ReshapeOptions", 21: "MulOptions",
-    27: "ReducerOptions", 30: "SqueezeOptions", 35: "SplitOptions", 59: "PackOptions", 64: "UnpackOptions",
-    75: "LeakyReluOptions", 79: "SplitVOptions",
+    1: "Conv2DOptions", 2: "DepthwiseConv2DOptions", 5: "Pool2DOptions", 6: "SVDFOptions",
+    8: "FullyConnectedOptions", 9: "SoftmaxOptions", 10: "ConcatenationOptions", 11: "AddOptions",
+    17: "ReshapeOptions", 21: "MulOptions", 27: "ReducerOptions", 28: "SubOptions", 30: "SqueezeOptions",
+    32: "StridedSliceOptions", 35: "SplitOptions", 49: "TransposeConvOptions", 59: "PackOptions",
+    64: "UnpackOptions", 74: "ResizeNearestNeighborOptions", 75: "LeakyReluOptions", 79: "SplitVOptions",
 }  # fmt: skip
 _UNREADABLE = {3: "ConcatEmbeddings", 111: "VarHandle", 115: "Bucketize"}
 

@@ -31,6 +31,7 @@ from kilofed_tools.tflite import Op, Operator, TFLiteModel, read_model
 ALIGN = 4
 OWN_PLAN_MAX = 80  # activations that the device places by itself: KF_MODEL_OWN_PLAN_MAX
 OFFSET_MAX = 1 << 24  # KF_MODEL_TENSOR_BYTES_MAX
+MULTIPLIER_BYTES = 8  # scratch of a transposed convolution for one output channel: kf_requant_t
 CHANNEL_BYTES = 12  # scratch of a convolution for one output channel: kf_channel_t
 DEPTHWISE_TAPS_MAX = 25  # places of a window for which depthwise convolutions get more: KF_DEPTHWISE_TAPS_MAX
 _SEARCH_ROUNDS = 4000  # placements tried at most; the search ends early when the lower bound is met
@@ -39,6 +40,11 @@ _SEARCH_COST = 1 << 21  # and fewer when there are many activations: rounds * n^
 _STATES = {Op.SVDF: 4}  # operator -> number of the input that is kept between inferences
 _RESHAPES = (Op.RESHAPE, Op.SQUEEZE, Op.EXPAND_DIMS)
 _POOLS = (Op.AVERAGE_POOL_2D, Op.MAX_POOL_2D)
+_ONE_BY_ONE = (
+    Op.HARD_SWISH, Op.LEAKY_RELU, Op.LOGISTIC, Op.QUANTIZE, Op.RELU, Op.RELU6, Op.RELU_N1_TO_1,
+    Op.SOFTMAX, Op.TANH,
+)  # fmt: skip
+_PAIRS = (Op.ADD, Op.MAXIMUM, Op.MINIMUM, Op.MUL, Op.PRELU, Op.SUB)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ def _front_padding(size: int, out: int, window: int, stride: int) -> int:
 def scratch_bytes(model: TFLiteModel, op: Operator) -> int:
     """Bytes an operator needs beside its tensors while it runs: a convolution's prepared channels, and what
     its kernels copy of the image (firmware/src/nn/kernels.h)."""
+    if op.code == Op.TRANSPOSE_CONV:
+        return MULTIPLIER_BYTES * model.tensors[op.outputs[0]].shape[3]
     if op.code not in (Op.CONV_2D, Op.DEPTHWISE_CONV_2D):
         return 0
     filters, out = model.tensors[op.inputs[1]], model.tensors[op.outputs[0]]
@@ -96,11 +104,11 @@ def _outer(op: Operator, shape: tuple[int, ...]) -> int:
 def in_place_inputs(model: TFLiteModel, op: Operator) -> tuple[int, ...]:
     """Positions of the inputs whose place the output may take, when they are read for the last time."""
     x, y = model.tensors[op.inputs[0]], model.tensors[op.outputs[0]]
-    if op.code in (*_RESHAPES, Op.SOFTMAX, Op.LOGISTIC, Op.QUANTIZE):
+    if op.code in (*_RESHAPES, *_ONE_BY_ONE):
         return (0,)
     if op.code in (Op.CONCATENATION, Op.PACK):
         return (0,) if _outer(op, y.shape) == 1 else ()
-    if op.code == Op.ADD:
+    if op.code in _PAIRS:
         return tuple(i for i in (0, 1) if model.tensors[op.inputs[i]].elements == y.elements)
     if op.code in _POOLS:
         axes = ((1, "filter_height", "stride_h"), (2, "filter_width", "stride_w"))

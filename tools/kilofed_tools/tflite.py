@@ -78,22 +78,39 @@ class Op(IntEnum):
     MAX_POOL_2D = 17
     MUL = 18
     RELU = 19
+    RELU_N1_TO_1 = 20
     RELU6 = 21
     RESHAPE = 22
     SOFTMAX = 25
     SVDF = 27
+    TANH = 28
     CUSTOM = 32
     PAD = 34
+    BATCH_TO_SPACE_ND = 37
+    SPACE_TO_BATCH_ND = 38
+    TRANSPOSE = 39
     MEAN = 40
+    SUB = 41
     SQUEEZE = 43
+    STRIDED_SLICE = 45
     SPLIT = 49
+    PRELU = 54
+    MAXIMUM = 55
+    MINIMUM = 57
     PADV2 = 60
+    SLICE = 65
+    TRANSPOSE_CONV = 67
     EXPAND_DIMS = 70
+    SUM = 74
+    REDUCE_MAX = 82
     PACK = 83
     UNPACK = 88
+    REDUCE_MIN = 89
+    RESIZE_NEAREST_NEIGHBOR = 97
     LEAKY_RELU = 98
     SPLIT_V = 102
     QUANTIZE = 114
+    HARD_SWISH = 117
 
 
 # Names of the builtin operators 0 to 161, for messages; "-" are numbers that the schema does not use.

@@ -1,4 +1,4 @@
-/* QUANTIZE (int8 to int8, float32 to int8), DEQUANTIZE (int8 to float32) and LOGISTIC (int8): one value in, one value out.
+/* QUANTIZE (int8 to int8, float32 to int8), DEQUANTIZE (int8 to float32), LOGISTIC and TANH (int8): one value in, one value out.
  * A slice is one value. float32 values are little endian. */
 #include <stddef.h>
 
@@ -80,9 +80,9 @@ static void run_dequantize(const kf_node_t *node, const kf_io_t *io, uint32_t fi
 
 const kf_op_t kf_op_dequantize = {KF_BUILTIN_DEQUANTIZE, KF_OPTIONS_NONE, check_dequantize, work_dequantize, run_dequantize};
 
-/* LOGISTIC */
+/* LOGISTIC and TANH */
 
-/* Inputs are scaled to Q4.27; what lies outside gives 0 or 1. */
+/* Inputs are scaled to Q4.27; what lies outside gives the ends of the range. */
 enum { LOGISTIC_BITS = 4 };
 
 typedef struct logistic {
@@ -107,7 +107,7 @@ static kf_model_fault_t check_logistic(kf_node_t *node) {
     if (fault == KF_FAULT_NONE) {
         fault = kf_check_int8(node, &node->out);
     }
-    if (fault == KF_FAULT_NONE && node->out.zp != -128) {
+    if (fault == KF_FAULT_NONE && node->out.zp != (node->op->code == KF_BUILTIN_TANH ? 0 : -128)) {
         fault = KF_FAULT_QUANTIZATION;
     }
     if (fault == KF_FAULT_NONE) {
@@ -130,7 +130,17 @@ static int32_t logistic(int32_t x) {
     return x > 0 ? of_positive : 0x7FFFFFFF - of_positive;
 }
 
+/* tanh(x) = (1 - e^-2x) / (1 + e^-2x). Twice x in Q4.27 is x in Q5.26. */
+static int32_t hyperbolic(int32_t x) {
+    if (x == 0) {
+        return 0;
+    }
+    int32_t of_positive = kf_fixed_complement(kf_fixed_exp(x > 0 ? -x : x, LOGISTIC_BITS + 1));
+    return x > 0 ? of_positive : -of_positive;
+}
+
 static void run_logistic(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count) {
+    const int tanh = node->op->code == KF_BUILTIN_TANH;
     logistic_t l;
     if (prepare_logistic(node, &l) != KF_FAULT_NONE) {
         return; /* judged when the model was opened */
@@ -143,10 +153,12 @@ static void run_logistic(const kf_node_t *node, const kf_io_t *io, uint32_t firs
         } else if (x >= l.radius) {
             value = 127;
         } else {
-            value = kf_round_shift(logistic(kf_requant(x, l.by)), 31 - 8) - 128;
+            x = kf_requant(x, l.by);
+            value = tanh ? kf_round_shift(hyperbolic(x), 31 - 7) : kf_round_shift(logistic(x), 31 - 8) - 128;
         }
         io->out[i] = (uint8_t)kf_clamp(value, -128, 127);
     }
 }
 
 const kf_op_t kf_op_logistic = {KF_BUILTIN_LOGISTIC, KF_OPTIONS_NONE, check_logistic, work_logistic, run_logistic};
+const kf_op_t kf_op_tanh = {KF_BUILTIN_TANH, KF_OPTIONS_NONE, check_logistic, work_logistic, run_logistic};

@@ -61,6 +61,23 @@ uint32_t kf_f32_mul(uint32_t a, uint32_t b) {
     return kf_f32_pack((uint64_t)x.m * y.m, x.e + y.e);
 }
 
+uint32_t kf_f32_div(uint32_t a, uint32_t b) {
+    const kf_f32_t x = kf_f32_split(a);
+    const kf_f32_t y = kf_f32_split(b);
+    /* Quotient bits: 1 or 0 before the point, then 25, then one that says whether anything is left. */
+    uint32_t r = x.m;
+    uint32_t q = 0;
+    for (int i = 0; i < 26; i++) {
+        q <<= 1;
+        if (r >= y.m) {
+            r -= y.m;
+            q |= 1u;
+        }
+        r <<= 1;
+    }
+    return kf_f32_pack((q << 1) | (r != 0 ? 1u : 0u), x.e - y.e - 26);
+}
+
 int32_t kf_f32_div_round(uint32_t a, uint32_t scale) {
     uint32_t magnitude = a & 0x7FFFFFFFu;
     if (magnitude > infinity) {

@@ -25,6 +25,9 @@ uint32_t kf_f32_pack(uint64_t m, int32_t e);
 /* Bits of the float32 product a * b of two values >= 0. */
 uint32_t kf_f32_mul(uint32_t a, uint32_t b);
 
+/* Bits of the float32 quotient a / b, a >= 0, b > 0. */
+uint32_t kf_f32_div(uint32_t a, uint32_t b);
+
 /* round(float32(a / scale)), ties away from zero, for a scale as above. Saturates at +-2^23; NaN gives 0. */
 int32_t kf_f32_div_round(uint32_t a, uint32_t scale);
 

@@ -43,7 +43,8 @@ int32_t kf_fixed_exp(int32_t x, int32_t integer_bits) {
     return result;
 }
 
-int32_t kf_fixed_inverse(int32_t x) {
+/* 2 / (1 + x) in Q2.29. */
+static int32_t twice_inverse(int32_t x) {
     static const int32_t c48_over_17 = 1515870810, minus_32_over_17 = -1010580540; /* Q2.29 */
     /* Newton-Raphson for the reciprocal of d = (1 + x) / 2, d in [1/2, 1). x + 1 cannot overflow as unsigned. */
     int32_t d = (int32_t)(((uint32_t)x + (uint32_t)Q31_MAX + 1u) >> 1);
@@ -52,5 +53,13 @@ int32_t kf_fixed_inverse(int32_t x) {
         int32_t error = (1 << 29) - kf_mul_high(d, y); /* Q2.29 */
         y += shift_up(kf_mul_high(y, error), 2);
     }
-    return shift_up(y, 1); /* Q2.29 holding 1/d, read as Q1.30 it is 1/(2d): to Q0.31 */
+    return y;
+}
+
+int32_t kf_fixed_inverse(int32_t x) {
+    return shift_up(twice_inverse(x), 1); /* Q2.29 holding 1/d, read as Q1.30 it is 1/(2d): to Q0.31 */
+}
+
+int32_t kf_fixed_complement(int32_t x) {
+    return shift_up(twice_inverse(x) - (1 << 29), 2); /* (1 - x) / (1 + x) = 2 / (1 + x) - 1 */
 }

@@ -1,7 +1,8 @@
-/* MEAN, int8, over any set of axes of a tensor of rank <= 5. Axes are a constant int32 tensor. A slice is one output value. */
+/* MEAN, SUM, REDUCE_MAX and REDUCE_MIN, int8, over any set of axes of a tensor of rank <= 5. Axes are a constant int32 tensor.
+ * A slice is one output value. */
 #include <stddef.h>
 
-#include "check.h"
+#include "layout.h"
 
 /* The input's axes split into those that stay and those that are summed, innermost last, with sizes and steps in values. */
 typedef struct axes {
@@ -43,6 +44,10 @@ static kf_model_fault_t read_axes(const kf_node_t *node, axes_t *a) {
     return KF_FAULT_NONE;
 }
 
+static int is_extreme(const kf_node_t *node) {
+    return node->op->code == KF_BUILTIN_REDUCE_MAX || node->op->code == KF_BUILTIN_REDUCE_MIN;
+}
+
 static kf_model_fault_t check(kf_node_t *node) {
     axes_t a;
     kf_model_fault_t fault = kf_check_int8(node, &node->in[0]);
@@ -69,6 +74,9 @@ static kf_model_fault_t check(kf_node_t *node) {
     node->blame = KF_MODEL_NONE;
     if (a.outputs != node->out.elements || a.terms > (1u << 23)) { /* |sum - zp * terms| <= 255 * 2^23 < 2^31 */
         return KF_FAULT_SHAPE;
+    }
+    if (is_extreme(node)) {
+        return kf_check_moved(node, &node->in[0], &node->out);
     }
     return kf_requant_scales(node->in[0].scale_f32, node->out.scale_f32).shift > 30 ? KF_FAULT_QUANTIZATION : KF_FAULT_NONE;
 }
@@ -109,12 +117,18 @@ static kf_requant_t requant(const kf_node_t *node, uint32_t terms) {
     return by;
 }
 
-/* Sum of all values at the summed positions from `x` on. */
-static int32_t sum(const int8_t *x, const axes_t *a) {
+/* Of all values at the summed positions from `x` on. */
+typedef struct found {
+    int32_t sum, low, high;
+} found_t;
+
+static found_t gather(const int8_t *x, const axes_t *a) {
     int32_t at[KF_MODEL_RANK_MAX] = {0, 0, 0, 0, 0};
-    int32_t total = 0;
+    found_t total = {0, 127, -128};
     for (;;) {
-        total += *x;
+        total.sum += *x;
+        total.low = *x < total.low ? *x : total.low;
+        total.high = *x > total.high ? *x : total.high;
         int32_t axis = a->summed - 1;
         while (axis >= 0 && ++at[axis] == a->sum_size[axis]) {
             x -= (a->sum_size[axis] - 1) * a->sum_step[axis];
@@ -132,7 +146,8 @@ static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32
     if (read_axes(node, &a) != KF_FAULT_NONE) {
         return; /* judged when the model was opened */
     }
-    kf_requant_t by = requant(node, a.terms);
+    const uint8_t code = node->op->code;
+    kf_requant_t by = requant(node, code == KF_BUILTIN_MEAN ? a.terms : 1);
     int32_t offset = node->in[0].zp * (int32_t)a.terms;
     for (uint32_t i = first; i < first + count; i++) {
         const int8_t *x = (const int8_t *)io->in[0];
@@ -141,9 +156,16 @@ static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32
             x += (int32_t)(rest % (uint32_t)a.kept_size[axis]) * a.kept_step[axis];
             rest /= (uint32_t)a.kept_size[axis];
         }
-        int32_t value = kf_requant(sum(x, &a) - offset, by) + node->out.zp;
-        io->out[i] = (uint8_t)kf_clamp(value, -128, 127);
+        const found_t found = gather(x, &a);
+        if (is_extreme(node)) {
+            io->out[i] = (uint8_t)(code == KF_BUILTIN_REDUCE_MAX ? found.high : found.low);
+        } else {
+            io->out[i] = (uint8_t)kf_clamp(kf_requant(found.sum - offset, by) + node->out.zp, -128, 127);
+        }
     }
 }
 
 const kf_op_t kf_op_mean = {KF_BUILTIN_MEAN, KF_OPTIONS_NONE, check, work, run};
+const kf_op_t kf_op_sum = {KF_BUILTIN_SUM, KF_OPTIONS_NONE, check, work, run};
+const kf_op_t kf_op_reduce_max = {KF_BUILTIN_REDUCE_MAX, KF_OPTIONS_NONE, check, work, run};
+const kf_op_t kf_op_reduce_min = {KF_BUILTIN_REDUCE_MIN, KF_OPTIONS_NONE, check, work, run};

@@ -30,6 +30,10 @@ const uint8_t *kf_io_input(const kf_node_t *node, const kf_io_t *io, uint32_t i,
     return t->constant != NULL ? t->constant : place(node, io, t);
 }
 
+uint8_t *kf_io_state(const kf_node_t *node, const kf_io_t *io) {
+    return io->arena + kf_plan_offset(node->model, io->own, kf_node_state(node->model, node->index));
+}
+
 uint8_t *kf_io_output(const kf_node_t *node, const kf_io_t *io, uint32_t i, kf_tensor_t *t) {
     return kf_node_output_read(node, i, t) == KF_FAULT_NONE ? place(node, io, t) : NULL;
 }

@@ -56,9 +56,10 @@ typedef struct kf_op_line {
 /* The operator with a builtin code, or NULL. */
 const kf_op_line_t *kf_op_find(uint32_t code);
 
-/* Where input `i` or output `i` of a running operator lies, whatever its number; both decode it into `t`. For operators
- * with many of them: io->in and io->out have the first ones at hand. */
+/* Where input `i`, output `i` or the state of a running operator lies, whatever its number; the tensor is decoded into `t`. For
+ * operators with many of them: io->in and io->out have the first ones at hand. NULL for an input that is left out. */
 const uint8_t *kf_io_input(const kf_node_t *node, const kf_io_t *io, uint32_t i, kf_tensor_t *t);
+uint8_t *kf_io_state(const kf_node_t *node, const kf_io_t *io);
 uint8_t *kf_io_output(const kf_node_t *node, const kf_io_t *io, uint32_t i, kf_tensor_t *t);
 
 /* Decode operator `op` of an opened model and say how its work is cut. */

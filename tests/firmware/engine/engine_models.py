@@ -139,6 +139,11 @@ def cut(data: bytes, ops: int) -> bytes:
     return pack(model)
 
 
+def keeps_state(data: bytes) -> bool:
+    """Whether a model keeps anything from one inference to the next."""
+    return any(t.isVariable for t in unpack(data).subgraphs[0].tensors)
+
+
 def _extent(size: int, k: int, stride: int, dilation: int, valid: bool) -> int:
     reach = (k - 1) * dilation + 1
     return (size - reach) // stride + 1 if valid else -(-size // stride)
@@ -435,12 +440,13 @@ def dequantize(net: Net) -> None:
     net.operator(schema.BuiltinOperator.DEQUANTIZE, [x], y, schema.DequantizeOptionsT())
 
 
-SPATIAL = [conv, depthwise, average_pool, max_pool, residual]
-ANYWHERE = [fully_connected, mean, add, pad, reshape, softmax, logistic, quantize, *engine_ops.MOVES]
-KINDS = {f.__name__: f for f in [*SPATIAL, *ANYWHERE, quantize_float, dequantize]}
-
-
-_ANY_RANK = {f.__name__ for f in [fully_connected, mean, add, pad, reshape, softmax, *engine_ops.MOVES]}
+SPATIAL = [conv, depthwise, average_pool, max_pool, residual, *engine_ops.IMAGES]
+_OF_MORE = [*engine_ops.MOVES, *engine_ops.PAIRS, *engine_ops.VALUES]
+ANYWHERE = [fully_connected, mean, add, pad, reshape, softmax, logistic, quantize, *_OF_MORE]
+_ALONE = [quantize_float, dequantize, engine_ops.svdf]
+KINDS = {f.__name__: f for f in [*SPATIAL, *ANYWHERE, *_ALONE]}
+LITE = {f.__name__: f for f in engine_ops.LITE}  # compared with TensorFlow Lite itself
+_ANY_RANK = {f.__name__ for f in [mean, add, pad, reshape, fully_connected, softmax, *_OF_MORE]}
 
 
 def _start(rng: Rng) -> list[int]:
@@ -455,8 +461,12 @@ def one_op(kind: str, seed: int) -> bytes:
     if kind in _ANY_RANK:
         # Axes of size 1 added and taken at random: ranks 1 to 4.
         shape = shape[int(rng.integers(4)) :]
+    elif kind.startswith("space_to_batch") and rng.random() < 0.3:
+        shape = shape[1:]
+    elif kind == "svdf":
+        shape = shape[2:]
     net = Net(rng, shape, FLOAT32 if kind == "quantize_float" else INT8)
-    KINDS[kind](net)
+    {**KINDS, **LITE}[kind](net)
     return net.finish()
 
 
@@ -472,6 +482,7 @@ def random_model(seed: int) -> bytes:
         if np.prod(shape) > 20000 or not shape:
             break
         pool = [*SPATIAL, *SPATIAL, *ANYWHERE] if len(shape) == 4 else ANYWHERE
+        pool = [*pool, engine_ops.svdf] if len(shape) == 2 else pool
         pool[int(rng.integers(len(pool)))](net)
     if floats:
         dequantize(net)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -65,6 +66,12 @@ class Opened:
     out_scale: int
     out_zp: int
     macs: int
+
+
+def operators() -> list[str]:
+    """The schema's names of all operators that the engine has, from its table."""
+    table = (ROOT / "firmware" / "src" / "nn" / "ops.def").read_text()
+    return re.findall(r"^KF_OP\((\w+),", table, re.MULTILINE)
 
 
 def sources() -> list[Path]:
@@ -141,7 +148,7 @@ class Engine:
 
     def run(self, data: bytes, *, max_macs: int = 0xFFFFFFFF, mode: int = 0) -> tuple[int, bytes]:
         """One inference. mode 0: to the end; 1: stop at the features and return them; 2: features, then the
-        end."""
+        end; 4: to the end, with the states that the last run left."""
         return self.request(2, max_macs, mode, data)
 
     def overlay(
@@ -161,6 +168,22 @@ class Engine:
         status, facts = self.request(7)
         assert status == OK
         return list(struct.iter_unpack("<4I", facts))
+
+
+def lite_oracle(model: bytes, inputs: list[Bytes]) -> list[bytes]:
+    """The outputs of TensorFlow Lite's reference kernels, for what TensorFlow Lite Micro does not have."""
+    from tflite_runtime import interpreter as lite
+
+    resolver = lite.OpResolverType.BUILTIN_REF
+    interpreter = lite.Interpreter(model_content=model, experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
+    outputs = []
+    for data in inputs:
+        interpreter.set_tensor(source["index"], data.view(source["dtype"]).reshape(source["shape"]))
+        interpreter.invoke()
+        outputs.append(np.ascontiguousarray(interpreter.get_tensor(sink["index"])).tobytes())
+    return outputs
 
 
 def oracle(model: bytes, inputs: list[Bytes]) -> list[bytes]:

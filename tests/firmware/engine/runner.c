@@ -91,14 +91,28 @@ static void do_overlay(const uint8_t *data, uint32_t bytes) {
     answer(KF_OK, NULL, 0);
 }
 
-/* a: budget of a step; b: 0 to the end, 1 stop at the features, 2 features and then on to the end. */
-static void do_run(uint32_t a, uint32_t b, const uint8_t *data, uint32_t bytes) {
+static uint8_t *arena;
+static kf_nn_t nn;
+
+static kf_status_t begin(void) {
     size_t arena_bytes = kf_nn_arena_bytes(&model);
-    uint8_t *arena = malloc(arena_bytes == 0 ? 1 : arena_bytes);
+    free(arena);
+    arena = malloc(arena_bytes == 0 ? 1 : arena_bytes);
     memset(arena, POISON, arena_bytes);
-    kf_nn_t nn;
     memset(&nn, 0, sizeof nn);
-    kf_status_t status = kf_nn_begin(&nn, &model, arena, arena_bytes, have_overlay ? &overlay : NULL);
+    return kf_nn_begin(&nn, &model, arena, arena_bytes, have_overlay ? &overlay : NULL);
+}
+
+/* a: budget of a step; b: 0 to the end, 1 stop at the features, 2 features and then on to the end; 4 to the end with what the
+ * last run left behind, for models that keep a state. */
+static void do_run(uint32_t a, uint32_t b, const uint8_t *data, uint32_t bytes) {
+    kf_status_t status = KF_OK;
+    if (b == 4) {
+        kf_nn_restart(&nn);
+        b = 0;
+    } else {
+        status = begin();
+    }
     if (status == KF_OK && b != 0) {
         status = kf_nn_stop_at_features(&nn);
     }
@@ -124,7 +138,6 @@ static void do_run(uint32_t a, uint32_t b, const uint8_t *data, uint32_t bytes) 
     } else {
         answer(status, kf_nn_output(&nn), model.output_bytes);
     }
-    free(arena);
 }
 
 /* Scratch and slices of every operator, for the memory plan's test. */

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from engine_runner import ROOT, sources
 
-FRAME_BYTES = 6_800  # reader, planner and interpreter, Cortex-M0
-OPERATORS_BYTES = 12_300  # all operators and their kernels
+FRAME_BYTES = 7_000  # reader, planner, interpreter and the table of all operators, Cortex-M0
+OPERATORS_BYTES = 20_800  # all operators and their kernels
 STACK_BYTES = 900  # of any call, without what the caller and interrupts use
 TOOL = "arm-none-eabi-"
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 # Calls through pointers, which the compiler cannot follow: caller -> the static functions it may reach.
-OPERATOR = r"(_(quantize|dequantize|logistic|average|max))?"
+OPERATOR = r"(_(quantize|dequantize|logistic|average|max|mul|prelu))?"
 THROUGH_POINTERS = {
     "check_op": "check" + OPERATOR,
     "kf_nn_check_overlay": "check" + OPERATOR,
