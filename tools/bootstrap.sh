@@ -51,10 +51,13 @@ if [ "$what" = fuzz ]; then
     fi
 fi
 
-# Python 3.11 is the reference: the last one for which tflite-runtime exists. Any from 3.10 on will do.
+# Python 3.11 is the reference: the last one for which tflite-runtime exists. Any from 3.10 on will do, but the pinned
+# test tools begin at 3.11.
+least=10
+[ "$what" = demo ] || least=11
 python=""
 for candidate in python3.11 python3 python3.12 python3.13 python3.10; do
-    if has "$candidate" && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    if has "$candidate" && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, '"$least"'))' 2>/dev/null; then
         python=$candidate
         break
     fi
@@ -97,7 +100,7 @@ if [ -n "$missing" ]; then
         fi
     fi
 fi
-has "$python" || { say "no Python from 3.10 on: install python3 and python3-venv" >&2; exit 1; }
+has "$python" || { say "no Python from 3.$least on: install python3 and python3-venv" >&2; exit 1; }
 
 # ---- Python packages --------------------------------------------------------------------------------------------
 

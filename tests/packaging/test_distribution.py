@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import kilofed
 
@@ -172,3 +174,33 @@ def test_the_public_names_of_the_wheel_import_without_extras(installed: Command)
     done = installed("python", "-W", "error", "-c", code)
     assert done.returncode == 0, done.stderr
     assert str(ROOT) not in done.stdout
+
+
+def test_every_dependency_is_pinned_for_every_python_it_is_for() -> None:
+    """An install with tools/constraints.txt takes tested versions, also of what only an older Python needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [line for line in CONSTRAINTS.read_text().splitlines() if line and not line.startswith("#")]
+    pins = [Requirement(line) for line in lines]
+    assert all(str(pin.specifier).startswith("==") for pin in pins)
+    oldest = re.search(r"\d+\.(\d+)", project["requires-python"])
+    assert oldest is not None
+    asked = project["dependencies"] + [
+        r for extra in project["optional-dependencies"].values() for r in extra
+    ]
+    for text in asked:
+        wanted = Requirement(text)
+        if wanted.name == "kilofed":
+            continue
+        for minor in range(int(oldest[1]), 14):
+            python = {"python_version": f"3.{minor}"}
+            if wanted.marker is not None and not wanted.marker.evaluate(python):
+                continue
+            found = [
+                pin
+                for pin in pins
+                if pin.name.lower().replace("_", "-") == wanted.name.lower().replace("_", "-")
+                and (pin.marker is None or pin.marker.evaluate(python))
+            ]
+            assert len(found) == 1, f"{text} on Python 3.{minor}: {[str(pin) for pin in found]}"
+            version = str(found[0].specifier).removeprefix("==")
+            assert wanted.specifier.contains(version, prereleases=True), f"{text}: {version}"
