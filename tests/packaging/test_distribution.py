@@ -10,12 +10,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tomllib
 from packaging.requirements import Requirement
 
 import kilofed
@@ -177,7 +177,7 @@ def test_the_public_names_of_the_wheel_import_without_extras(installed: Command)
 
 
 def test_every_dependency_is_pinned_for_every_python_it_is_for() -> None:
-    """An install with tools/constraints.txt takes tested versions, also of what only an older Python needs."""
+    """An install with tools/constraints.txt takes tested versions, also of what an older Python needs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [line for line in CONSTRAINTS.read_text().splitlines() if line and not line.startswith("#")]
     pins = [Requirement(line) for line in lines]
