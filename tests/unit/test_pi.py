@@ -349,8 +349,8 @@ def test_addresses_and_ids():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ([], "either --settings or --id"),
-        (["--id", "00" * 8, "--settings", str(MODEL)], "either --settings or --id"),
+        ([], "--settings and --id say who"),
+        (["--id", "00" * 8, "--settings", str(MODEL)], "--settings and --id say who"),
         (["--id", "xyz"], "16 hex digits"),
         (["--id", "00" * 7], "16 hex digits"),
         (["--id", "00" * 8, "--ring", "4"], "--ring"),
