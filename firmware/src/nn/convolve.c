@@ -21,7 +21,7 @@ void kf_conv_work(const kf_node_t *node, uint32_t kernel_bytes, kf_work_t *work)
     work->scratch_bytes = (uint32_t)sizeof(kf_prepared_t) + (uint32_t)sizeof(kf_channel_t) * (uint32_t)out[3] + kernel_bytes;
 }
 
-/* |sum| <= |bias| + terms * 2^15, and terms <= 2^16. */
+/* |sum| <= |bias| + terms * 2^15, and terms <= 2^16. What kf_patch_bias() adds to a bias the patches take away again. */
 static void prepare(const kf_node_t *node, const kf_io_t *io, uint32_t terms, kf_prepared_t *to) {
     int32_t count = node->out.dims[3];
     kf_requant_t by = kf_channel_requant(node, 0);
@@ -37,6 +37,10 @@ static void prepare(const kf_node_t *node, const kf_io_t *io, uint32_t terms, kf
         uint32_t size = channel->bias < 0 ? 0u - (uint32_t)channel->bias : (uint32_t)channel->bias;
         if (channel->right < 0 || channel->right > KF_RIGHT_NARROW || terms > 1u << 14 || size >= (1u << 30) - (terms << 15)) {
             to->narrow = 0;
+        }
+        if (node->op->code == KF_BUILTIN_CONV_2D) {
+            const int8_t *w = (const int8_t *)io->in[1] + (uint32_t)c * terms;
+            channel->bias = (int32_t)((uint32_t)channel->bias + (uint32_t)kf_patch_bias(w, (int32_t)terms, -node->in[0].zp));
         }
     }
 }

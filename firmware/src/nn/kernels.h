@@ -4,6 +4,7 @@
  *     kernels.c          plain C, for any core
  *     small/kernels.c    cores with few registers and without a long multiplication: Cortex-M0, M0+
  *     dsp/               Arm cores with the DSP extension: Cortex-M4, M7, M33
+ *     mve/kernels.c      Arm cores with the vector extension: Cortex-M55
  *
  * Nothing here assumes an alignment of tensors. Sums stay inside int32 as KF_TERMS_MAX (check.h) has it; biases may wrap them.
  *
@@ -66,7 +67,11 @@ int32_t kf_patches_at_once(const kf_patches_t *p);
  * Patches are filled one after another, each from its first value to its last. count >= 0. */
 void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count);
 
-/* The filters of a convolution, or of one of its groups. */
+/* What a filter's bias needs beside itself: 0 in families whose patches hold x + x_offset, and x_offset times the sum of w[terms]
+ * in those whose patches hold the image as it is. Asked once a filter and inference. */
+int32_t kf_patch_bias(const int8_t *w, int32_t terms, int32_t x_offset);
+
+/* The filters of a convolution, or of one of its groups. Their channels' biases hold kf_patch_bias() already. */
 typedef struct kf_filters {
     const int8_t *w;              /* [count][terms] */
     const kf_channel_t *channels; /* [count] */
