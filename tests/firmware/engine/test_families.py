@@ -19,7 +19,7 @@ from tests.bench import engine as emulated
 from kilofed.boards.build import TOOLS
 from kilofed.boards.emulator import QEMU
 
-FAMILIES = {"m0": "small", "m3": "portable", "m4f": "dsp"}
+FAMILIES = {"m0": "small", "m3": "thumb2", "m4f": "dsp"}
 DRAWN = [("conv", 14), ("depthwise", 14), ("fully_connected", 8), ("chain", 10)]
 
 pytestmark = pytest.mark.skipif(

@@ -1,0 +1,222 @@
+/* Convolution on Cortex-M3: behind a RELU about half of the values are zero, and products with them are left out.
+ *
+ * A patch is a list of its values that are not zero, each with its place; each costs 10.5 instructions for four filters. Where more
+ * than three of four are not zero, the rest of the row is computed from two whole patches at once: 11 instructions for six
+ * products.
+ */
+#include <stddef.h>
+
+#include "value.h"
+
+int32_t kf_patch_bias(const int8_t *w, int32_t terms, int32_t x_offset) {
+    (void)w;
+    (void)terms;
+    (void)x_offset;
+    return 0;
+}
+
+/* One patch: a list of its values that are not zero, as int16 pairs {place, value}; two: int16 pairs {value of the one, of
+ * the other}, all of them. */
+int32_t kf_patches_at_once(const kf_patches_t *p) {
+    return p->dense ? 2 : 1;
+}
+
+/* What is not zero of x[count], to the end of the list. */
+static inline uint32_t *list(uint32_t *to, const int8_t *x, int32_t x_offset, int32_t at, int32_t count) {
+    int32_t end = at + count, fours = at + (count & ~3), value;
+#define ONE                                   \
+    "ldrsb %[v], [%[x]], #1\n\t"              \
+    "adds %[v], %[offset]\n\t"                \
+    "beq 3f\n\t"                              \
+    "orr %[v], %[at], %[v], lsl #16\n\t"      \
+    "str %[v], [%[to]], #4\n"                 \
+    "3:\n\t"                                  \
+    "add %[at], #1\n\t"
+    __asm__ volatile("cmp %[at], %[fours]\n\t"
+                     "beq 2f\n"
+                     "1:\n\t" ONE ONE ONE ONE
+                     "cmp %[at], %[fours]\n\t"
+                     "bne 1b\n\t"
+                     "b 2f\n"
+                     "1:\n\t" ONE
+                     "2:\n\t"
+                     "cmp %[at], %[end]\n\t"
+                     "bne 1b"
+                     : [to] "+r"(to), [x] "+r"(x), [at] "+r"(at), [v] "=&r"(value)
+                     : [offset] "r"(x_offset), [fours] "r"(fours), [end] "r"(end)
+                     : "cc", "memory");
+#undef ONE
+    return to;
+}
+
+void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count) {
+    if (p->patches == 1) {
+        if (x != NULL) {
+            p->filled = (int32_t)(list(p->memory + p->filled, x, p->x_offset, at, count) - p->memory);
+        }
+        return;
+    }
+    int16_t *to = (int16_t *)(p->memory + at) + index;
+    for (; count > 0; count--, to += 2) {
+        *to = x == NULL ? 0 : (int16_t)(*x++ + p->x_offset);
+    }
+}
+
+/* Four filters on the list [at, end), which is not empty. */
+static inline void listed4(const uint32_t *at, const uint32_t *end, const int8_t *w, int32_t terms, int32_t *sum) {
+    const int8_t *w1 = w + terms;
+    const int8_t *w2 = w1 + terms;
+    const int8_t *w3 = w2 + terms;
+    int32_t sum0 = sum[0], sum1 = sum[1], sum2 = sum[2], sum3 = sum[3], place, value, weight;
+#define ONE                                  \
+    "ldrsh %[v], [%[at], #2]\n\t"            \
+    "ldrh %[i], [%[at]], #4\n\t"             \
+    "ldrsb %[u], [%[w], %[i]]\n\t"           \
+    "mla %[s0], %[u], %[v], %[s0]\n\t"       \
+    "ldrsb %[u], [%[w1], %[i]]\n\t"          \
+    "mla %[s1], %[u], %[v], %[s1]\n\t"       \
+    "ldrsb %[u], [%[w2], %[i]]\n\t"          \
+    "mla %[s2], %[u], %[v], %[s2]\n\t"       \
+    "ldrsb %[u], [%[w3], %[i]]\n\t"          \
+    "mla %[s3], %[u], %[v], %[s3]\n\t"
+    /* First as many as do not make four. */
+    __asm__("sub %[i], %[end], %[at]\n\t"
+            "lsls %[i], #28\n\t"
+            "beq 2f\n"
+            "1:\n\t" ONE
+            "sub %[i], %[end], %[at]\n\t"
+            "lsls %[i], #28\n\t"
+            "bne 1b\n\t"
+            "cmp %[at], %[end]\n\t"
+            "beq 3f\n"
+            "2:\n\t" ONE ONE ONE ONE
+            "cmp %[at], %[end]\n\t"
+            "bne 2b\n"
+            "3:"
+            : [at] "+r"(at), [s0] "+r"(sum0), [s1] "+r"(sum1), [s2] "+r"(sum2), [s3] "+r"(sum3), [i] "=&r"(place),
+              [v] "=&r"(value), [u] "=&r"(weight)
+            : [end] "r"(end), [w] "r"(w), [w1] "r"(w1), [w2] "r"(w2), [w3] "r"(w3)
+            : "cc", "memory");
+#undef ONE
+    sum[0] = sum0;
+    sum[1] = sum1;
+    sum[2] = sum2;
+    sum[3] = sum3;
+}
+
+static int32_t listed1(const uint32_t *at, const uint32_t *end, const int8_t *w, int32_t sum) {
+    uint32_t total = (uint32_t)sum;
+    for (; at != end; at++) {
+        total += (uint32_t)(((int32_t)*at >> 16) * w[*at & 0xFFFFu]);
+    }
+    return (int32_t)total;
+}
+
+static KF_NOINLINE void convolve_listed(const kf_filters_t *f, const kf_patches_t *p, int8_t *out) {
+    const uint32_t *end = p->memory + p->filled;
+    const kf_channel_t *channel = f->channels;
+    const int8_t *w = f->w;
+    int32_t left = f->count;
+    for (; left >= 4; left -= 4) {
+        int32_t sum[4] = {channel[0].bias, channel[1].bias, channel[2].bias, channel[3].bias};
+        if (p->filled != 0) {
+            listed4(p->memory, end, w, p->terms, sum);
+        }
+        kf_finish_some(&f->output, channel, sum, 4, out);
+        channel += 4;
+        w += 4 * p->terms;
+        out += 4;
+    }
+    for (; left > 0; left--) {
+        int32_t sum = listed1(p->memory, end, w, channel->bias);
+        kf_finish_some(&f->output, channel, &sum, 1, out++);
+        channel++;
+        w += p->terms;
+    }
+}
+
+/* Three filters on two patches, to sum[patch][filter]. */
+static inline void whole3(const uint32_t *at, const int8_t *w, int32_t terms, int32_t sum[6]) {
+    const uint32_t *end = at + terms;
+    int32_t a0 = sum[0], a1 = sum[1], a2 = sum[2], b0 = sum[3], b1 = sum[4], b2 = sum[5], a, b, weight;
+#define ONE                                  \
+    "ldrsh %[a], [%[at]], #4\n\t"            \
+    "ldrsh %[b], [%[at], #-2]\n\t"           \
+    "ldrsb %[u], [%[w], %[f]]\n\t"           \
+    "mla %[a1], %[u], %[a], %[a1]\n\t"       \
+    "mla %[b1], %[u], %[b], %[b1]\n\t"       \
+    "ldrsb %[u], [%[w], %[f], lsl #1]\n\t"   \
+    "mla %[a2], %[u], %[a], %[a2]\n\t"       \
+    "mla %[b2], %[u], %[b], %[b2]\n\t"       \
+    "ldrsb %[u], [%[w]], #1\n\t"             \
+    "mla %[a0], %[u], %[a], %[a0]\n\t"       \
+    "mla %[b0], %[u], %[b], %[b0]\n\t"
+    __asm__("sub %[u], %[end], %[at]\n\t"
+            "lsls %[u], #28\n\t"
+            "beq 2f\n"
+            "1:\n\t" ONE
+            "sub %[u], %[end], %[at]\n\t"
+            "lsls %[u], #28\n\t"
+            "bne 1b\n\t"
+            "cmp %[at], %[end]\n\t"
+            "beq 3f\n"
+            "2:\n\t" ONE ONE ONE ONE
+            "cmp %[at], %[end]\n\t"
+            "bne 2b\n"
+            "3:"
+            : [at] "+r"(at), [w] "+r"(w), [a0] "+r"(a0), [a1] "+r"(a1), [a2] "+r"(a2), [b0] "+r"(b0), [b1] "+r"(b1),
+              [b2] "+r"(b2), [a] "=&r"(a), [b] "=&r"(b), [u] "=&r"(weight)
+            : [end] "r"(end), [f] "r"(terms)
+            : "cc", "memory");
+#undef ONE
+    sum[0] = a0;
+    sum[1] = a1;
+    sum[2] = a2;
+    sum[3] = b0;
+    sum[4] = b1;
+    sum[5] = b2;
+}
+
+static void whole1(const uint32_t *at, const int8_t *w, int32_t terms, int32_t sum[2]) {
+    const int16_t *x = (const int16_t *)(const void *)at;
+    uint32_t a = (uint32_t)sum[0], b = (uint32_t)sum[1];
+    for (; terms > 0; terms--, x += 2, w++) {
+        a += (uint32_t)(x[0] * *w);
+        b += (uint32_t)(x[1] * *w);
+    }
+    sum[0] = (int32_t)a;
+    sum[1] = (int32_t)b;
+}
+
+static KF_NOINLINE void convolve_whole(const kf_filters_t *f, const kf_patches_t *p, int8_t *out, int32_t out_step) {
+    const kf_channel_t *channel = f->channels;
+    const int8_t *w = f->w;
+    int32_t left = f->count;
+    for (; left >= 3; left -= 3) {
+        int32_t sum[6] = {channel[0].bias, channel[1].bias, channel[2].bias, channel[0].bias, channel[1].bias, channel[2].bias};
+        whole3(p->memory, w, p->terms, sum);
+        kf_finish_some(&f->output, channel, sum, 3, out);
+        kf_finish_some(&f->output, channel, sum + 3, 3, out + out_step);
+        channel += 3;
+        w += 3 * p->terms;
+        out += 3;
+    }
+    for (; left > 0; left--) {
+        int32_t sum[2] = {channel->bias, channel->bias};
+        whole1(p->memory, w, p->terms, sum);
+        kf_finish_some(&f->output, channel, sum, 1, out);
+        kf_finish_some(&f->output, channel, sum + 1, 1, out + out_step);
+        channel++;
+        w += p->terms;
+        out++;
+    }
+}
+
+void kf_convolve(const kf_filters_t *f, kf_patches_t *p, int8_t *out, int32_t out_step) {
+    if (p->patches == 1) {
+        convolve_listed(f, p, out);
+        p->dense = p->filled > p->terms / 4 * 3;
+    } else {
+        convolve_whole(f, p, out, out_step);
+    }
+}
