@@ -22,15 +22,35 @@ int32_t kf_patches_at_once(const kf_patches_t *p) {
     return 3;
 }
 
-/* Values arrive in runs of any length: p->filled holds those, at & 3 of them, that do not make four yet. */
-void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count) {
+/* Whole words at a word's place: the most frequent case by far. */
+static void put_words(uint32_t *to, int32_t step, const int8_t *x, int32_t words, int16x2_t offset) {
+    uint32_t *odd = to + step;
+    for (step *= 2; words >= 2; words -= 2, x += 8) {
+        uint32_t first = kf_word(x), second = kf_word(x + 4);
+        *to = (uint32_t)kf_even_plus(offset, first);
+        *odd = (uint32_t)kf_odd_plus(offset, first);
+        to += step;
+        odd += step;
+        *to = (uint32_t)kf_even_plus(offset, second);
+        *odd = (uint32_t)kf_odd_plus(offset, second);
+        to += step;
+        odd += step;
+    }
+    if (words > 0) {
+        uint32_t last = kf_word(x);
+        *to = (uint32_t)kf_even_plus(offset, last);
+        *odd = (uint32_t)kf_odd_plus(offset, last);
+    }
+}
+
+/* Any run: p->filled holds what was put before and does not make four values yet, at % 4 of them. */
+static KF_NOINLINE void put_run(kf_patches_t *p, uint32_t *to, int32_t at, const int8_t *x, int32_t count) {
     int32_t step = p->patches;
-    uint32_t *to = p->memory + (at >> 2) * 2 * step + index;
     uint32_t zeros = ((uint32_t)-p->x_offset & 0xFFu) * 0x01010101u; /* four values that become 0 */
     uint32_t kept = (uint32_t)p->filled;
     int16x2_t offset = kf_both(p->x_offset);
     int32_t bits = (at & 3) * 8;
-    int32_t last = count > 0 && at + count == p->terms;
+    int32_t last = at + count == p->terms;
     for (; count >= 4; count -= 4) {
         uint32_t four = zeros;
         if (x != NULL) {
@@ -63,6 +83,18 @@ void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, i
         }
     }
     p->filled = (int32_t)kept;
+}
+
+void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count) {
+    if (count <= 0) {
+        return;
+    }
+    uint32_t *to = p->memory + (at >> 2) * 2 * p->patches + index;
+    if (x != NULL && ((at | count) & 3) == 0) {
+        put_words(to, p->patches, x, count >> 2, kf_both(p->x_offset));
+    } else {
+        put_run(p, to, at, x, count);
+    }
 }
 
 /* ---- blocks: whole words of weights -------------------------------------------------------------------------------- */
@@ -169,18 +201,21 @@ static inline void block2(const blocks_t *b, const int8_t *w, sums_t *sum) {
 
 /* ---- all filters --------------------------------------------------------------------------------------------------- */
 
-/* What is left of a filter behind its last whole word: w, on word pair `x` of one patch of several. */
-static inline int32_t rest(int32_t sum, const uint32_t *x, int32_t patches, uint32_t w) {
+/* One word of weights on one patch of several. */
+static inline int32_t word(int32_t sum, const uint32_t *x, int32_t patches, uint32_t w) {
     return kf_dot_word(sum, (int16x2_t)x[0], (int16x2_t)x[patches], w);
 }
 
+/* What is left of two filters behind their whole words. */
 static KF_NOINLINE void add_rests(const blocks_t *b, int32_t patches, const int8_t *w, sums_t *sum) {
+    const uint32_t *x = b->end;
     int32_t *at = &sum->s0;
-    for (int32_t k = 0; k < 2; k++, w += b->terms) {
-        uint32_t last = kf_last_word(w, b->terms);
-        for (int32_t i = 0; i < patches; i++, at++) {
-            *at = rest(*at, b->end + i, patches, last);
-        }
+    uint32_t first = kf_last_word(w, b->terms), second = kf_last_word(w + b->terms, b->terms);
+    int16x2_t even0 = kf_even(first), odd0 = kf_odd(first), even1 = kf_even(second), odd1 = kf_odd(second);
+    for (int32_t i = 0; i < patches; i++, at++, x++) {
+        int16x2_t even = (int16x2_t)x[0], odd = (int16x2_t)x[patches];
+        at[0] = __smlad(odd, odd0, __smlad(even, even0, at[0]));
+        at[patches] = __smlad(odd, odd1, __smlad(even, even1, at[patches]));
     }
 }
 
@@ -205,10 +240,10 @@ static KF_NOINLINE void one_filter(const kf_filters_t *f, const blocks_t *b, int
         const int8_t *w = filter_w;
         int32_t sum = channel->bias;
         for (int32_t left = b->words; left > 0; left--, x += 2 * patches, w += 4) {
-            sum = rest(sum, x, patches, kf_word(w));
+            sum = word(sum, x, patches, kf_word(w));
         }
         if ((b->terms & 3) != 0) {
-            sum = rest(sum, x, patches, kf_last_word(filter_w, b->terms));
+            sum = word(sum, x, patches, kf_last_word(filter_w, b->terms));
         }
         out[k * out_step + filter] = kf_value(&f->output, channel, sum);
     }
