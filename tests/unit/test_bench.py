@@ -13,8 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.bench import __main__ as bench
-from tests.bench import engine, infer
-from tests.bench.figure import BenchError, Figure
+from tests.bench import alikes, infer
+from tests.bench.figure import Figure
+
+from kilofed.errors import EmulatorError
+from kilofed.profiling import engine
+from kilofed.profiling.figures import Measured
+from kilofed.profiling.yardstick import YARDSTICKS
+from kilofed_tools.errors import ModelContractError
 
 MODEL = bench.ROOT / "models" / "digits" / "digits.tflite"
 README = bench.ROOT / "tests" / "bench" / "README.md"
@@ -25,6 +31,7 @@ def made_run(**changes: Any) -> engine.Run:
     rows = np.zeros((2, 3), np.uint8)
     run = engine.Run(
         instructions=5_000_000,
+        cycles={"m0": 7_000_000, "m0plus": 6_000_000, "m3": 8_000_000, "m4f": 6_500_000},
         macs=1_000_000,
         arena=2000,
         stack=700,
@@ -88,30 +95,42 @@ def test_two_figures_of_one_name(
     assert not out.exists()
 
 
+def named(name: str, core: str) -> dict[str, float | int | None]:
+    found = Measured(engine.core(core), made_run(), "")
+    return {figure.name: figure.value for figure in infer.figures_of(f"infer.{name}.{core}", found)}
+
+
 def test_what_is_called_what() -> None:
     """Names and ratios of a model with a yardstick, and of one without."""
-    found = {
-        figure.name: figure.value
-        for figure in infer.figures_of("infer.kws.m4f", "m4f", made_run(), infer.CMSIS_NN["kws"])
-    }
+    found = named("kws", "m4f")
     assert found["infer.kws.m4f.instructions"] == 5_000_000
     assert found["infer.kws.m4f.instructions_per_mac"] == 5.0
+    assert found["infer.kws.m4f.cycles_model"] == 6_500_000
     assert found["infer.kws.m4f.ratio_to_cmsis_nn"] == round(5_000_000 / 7_230_000, 3)
+    assert found["infer.kws.m4f.cycles_ratio_to_cmsis_nn"] == round(6_500_000 / 9_100_000, 3)
+    assert found["infer.kws.m4f.cycles_ratio_to_record"] == round(6_500_000 / 5_180_000, 3)
     assert found["infer.kws.m4f.arena_ratio_to_cmsis_nn"] == round(2000 / 22_820, 3)
     assert found["infer.kws.m4f.flash_ratio_to_cmsis_nn"] == round(15_000 / 53_488, 3)
     assert found["infer.kws.m4f.arena"] == 2000 and found["infer.kws.m4f.flash"] == 15_000
-    plain = [figure.name for figure in infer.figures_of("infer.x.m3", "m3", made_run(), None)]
-    assert plain == [
-        f"infer.x.m3.{n}" for n in ("instructions", "instructions_per_mac", "arena", "stack", "flash")
-    ]
-    for yardstick in infer.CMSIS_NN.values():
-        assert set(yardstick.instructions) == {core.name for core in engine.CORES}
+    parts = ("instructions", "instructions_per_mac", "cycles_model", "arena", "stack", "flash")
+    assert list(named("x", "m3")) == [f"infer.x.m3.{part}" for part in parts]
+    assert named("x", "m0")["infer.x.m0.cycles_model_m0plus"] == 6_000_000
+
+
+def test_an_alike_is_held_to_the_original() -> None:
+    assert named("ad_alike", "m0")["infer.ad_alike.m0.ratio_to_cmsis_nn"] == round(5_000_000 / 1_763_000, 3)
+    assert set(alikes.SHAPES) < set(YARDSTICKS) == {*infer.FOREIGN, "mnist"}
+    for yardstick in YARDSTICKS.values():
+        assert set(yardstick.instructions) == {core.name for core in engine.CORES} - {"m33"}
+        assert yardstick.arena_of("m0") == yardstick.arena["m4f"]
+        assert yardstick.flash_of("m33") == yardstick.flash["m4f"]
 
 
 def test_benchmark_models_that_are_not_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KILOFED_SHARED", str(tmp_path))
+    monkeypatch.setattr(alikes, "SHAPES", {})
     folder = tmp_path / "data" / "models"
     folder.mkdir(parents=True)
     (folder / infer.FOREIGN["ic"]).write_bytes(b"ic")
@@ -119,7 +138,8 @@ def test_benchmark_models_that_are_not_here(
         ("digits", True),
         ("ic", False),
     ]
-    assert infer.FOREIGN["kws"] in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert [name for name, file in infer.FOREIGN.items() if file in said] == ["kws", "ad", "vww"]
 
 
 def test_a_wrong_byte_is_found() -> None:
@@ -134,7 +154,7 @@ def test_a_wrong_byte_is_found() -> None:
     for part in ("outputs", "features"):
         wrong = getattr(right, part).copy()
         wrong[-1, -1] ^= 1
-        with pytest.raises(BenchError, match=f"1 of .* {part} on here"):
+        with pytest.raises(EmulatorError, match=f"1 of .* {part} on here"):
             engine.verify(model, inputs, dataclasses.replace(right, **{part: wrong}), "here")
 
 
@@ -158,12 +178,13 @@ def test_a_count_repeats() -> None:
     pytest.importorskip("tflite_micro")
     model = MODEL.read_bytes()
     inputs = engine.random_inputs(model, 2)
-    core = engine.CORES[0]
+    core = engine.core("m0")
     image = engine.image_of(core, bench.ROOT)
     first = engine.run(image, core, model, inputs)
     engine.verify(model, inputs, first, core.name)
     again = engine.run(image, core, model, np.concatenate([inputs[:1], inputs]))
     assert again.instructions == first.instructions > first.macs
+    assert again.cycles == first.cycles and first.instructions < first.cycles["m0plus"] < first.cycles["m0"]
     assert (again.arena, again.flash) == (first.arena, first.flash)
-    with pytest.raises(BenchError, match="kf_model_open failed on m0 with status -3"):
+    with pytest.raises(ModelContractError, match="kf_model_open failed on m0 with status -3"):
         engine.run_file(image, core, b"\0" * 64, inputs)

@@ -14,10 +14,10 @@ import engine_models
 import numpy as np
 import pytest
 from engine_runner import ROOT, oracle, repeat, seeds
-from tests.bench import engine as emulated
 
 from kilofed.boards.build import TOOLS
 from kilofed.boards.emulator import QEMU
+from kilofed.profiling import engine as emulated
 
 FAMILIES = {"m0": "small", "m3": "thumb2", "m4f": "dsp"}
 DRAWN = [("conv", 14), ("depthwise", 14), ("fully_connected", 8), ("chain", 10)]
