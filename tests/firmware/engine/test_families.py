@@ -1,47 +1,56 @@
-"""The kernel families of firmware/src/nn on emulated cores: what each board's build links, against TensorFlow
+"""The engine on every emulated core, with the kernel family that the core's board links, against TensorFlow
 Lite Micro's reference kernels, byte for byte.
 
-The models are drawn as in test_kernels.py, which runs the portable family; the image is the bench's, so the
-code is compiled as it is shipped. Skipped without the cross compiler or QEMU.
+The models are drawn as in test_kernels.py: single operators of every kind, and chains. All models of a core
+run in one start of QEMU. Skipped without the cross compiler or QEMU.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
+import functools
+from collections.abc import Iterator
+from pathlib import Path
 
+import emulated
 import engine_models
-import numpy as np
 import pytest
-from engine_runner import ROOT, oracle, repeat, seeds
+from engine_runner import oracle, repeat, seeds
 
-from kilofed.boards.build import TOOLS
-from kilofed.boards.emulator import QEMU
-from kilofed.profiling import engine as emulated
+SINGLES = 3
+MORE = {"conv": 14, "depthwise": 14, "fully_connected": 8, "residual": 5}  # what families differ in
+CHAINS = 24
+LARGEST = 12_000  # bytes of a model: the emulated memories are small
 
-FAMILIES = {"m0": "small", "m3": "thumb2", "m4f": "dsp"}
-DRAWN = [("conv", 14), ("depthwise", 14), ("fully_connected", 8), ("chain", 10)]
-
-pytestmark = pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in (*TOOLS, QEMU)), reason="install the cross compiler and QEMU"
-)
-
-
-def draw(kind: str, seed: int) -> bytes:
-    return engine_models.random_model(seed) if kind == "chain" else engine_models.one_op(kind, seed)
+pytestmark = [
+    pytest.mark.emulated,
+    pytest.mark.skipif(bool(emulated.MISSING), reason=f"install {', '.join(emulated.MISSING)}"),
+]
 
 
-@pytest.mark.parametrize("name", FAMILIES, ids=[f"{core}-{family}" for core, family in FAMILIES.items()])
-def test_family(name: str, request: pytest.FixtureRequest) -> None:
-    core = next(core for core in emulated.CORES if core.name == name)
-    # In a folder of its own: tests of the bench may be building at the same time.
-    core = dataclasses.replace(core, name=f"families-{name}")
-    image = emulated.image_of(core, ROOT)
-    for kind, count in DRAWN:
-        for seed in seeds(count):
-            model = draw(kind, seed)
+def drawn() -> Iterator[tuple[str, int, bytes]]:
+    """(kind, seed, model)"""
+    for kind in sorted(engine_models.KINDS):
+        for seed in seeds(MORE.get(kind, SINGLES)):
+            yield kind, seed, engine_models.one_op(kind, seed)
+    for seed in seeds(CHAINS):
+        yield "chain", seed, engine_models.random_model(seed)
+
+
+@functools.cache
+def prepared() -> list[tuple[str, int, emulated.Case, list[str]]]:
+    """(kind, seed, case, the reference's outputs in hex), the same for all cores."""
+    found = []
+    for kind, seed, model in drawn():
+        if len(model) <= LARGEST:
             inputs = engine_models.random_inputs(model, seed, 2)
-            rows = np.stack([x.view(np.uint8).ravel() for x in inputs])
-            answer, found = emulated.run_file(image, core, model, rows)
-            got = [row[: answer.outputs].tobytes() for row in found]
-            assert got == oracle(model, inputs), f"{kind} {seed}; {repeat(request.node.nodeid, seed)}"
+            case = emulated.Case(model, inputs, engine_models.keeps_state(model))
+            found.append((kind, seed, case, [out.hex() for out in oracle(model, inputs)]))
+    return found
+
+
+@pytest.mark.parametrize("core", emulated.CORES)
+def test_core(core: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    answers = iter(emulated.run(core, [case for _, _, case, _ in prepared()], tmp_path))
+    for kind, seed, _, expected in prepared():
+        again = f"{kind} {seed} on {core}; {repeat(request.node.nodeid, seed)}"
+        assert next(answers, None) == expected, again

@@ -15,7 +15,7 @@ import engine_models
 import pytest
 from engine_runner import ERR_MODEL, ERR_UNSUPPORTED, OK, ROOT, Engine, repeat, seeds
 
-MUTATIONS = 700  # of each of the models
+MUTATIONS = 300  # of each of the models
 ARENA_LIMIT = 1 << 22  # a mutation that asks for more is not run
 MACS_LIMIT = 1 << 22
 
@@ -28,7 +28,7 @@ def subjects() -> Iterator[tuple[str, bytes]]:
     yield "head", engine_models.head_model(0, softmax_behind=True)
     for seed in (3, 11, 21, 34, 47):
         yield f"chain{seed}", engine_models.random_model(seed)
-    for kind in ("conv", "depthwise", "mean", "add", "pad", "quantize_float"):
+    for kind in sorted({*engine_models.KINDS, *engine_models.LITE}):
         yield kind, engine_models.one_op(kind, 2)
 
 
