@@ -1,7 +1,8 @@
 #include "requant.h"
 
-/* Long division, one bit at a time. num is normalised to 48 bits, so num / den lies in (2^23, 2^25) and the quotient's
- * leading bit is bit 24 or bit 23. 32 quotient bits are made: 31 of the result and the half below it.
+/* Long division, eight bits at a time: what is left, below den < 2^24, and the next eight bits make 32. num is normalised to 48
+ * bits, so num / den lies in (2^23, 2^25) and the quotient's leading bit is bit 24 or bit 23. 32 quotient bits are made: 31 of
+ * the result and the half below it.
  *
  * The reference rounds twice: to 53 bits, ties to even, then to 31, ties away. With the half bit set the result goes up
  * whatever the first rounding did. With it clear, the result goes up only when the first rounding carries into the half bit:
@@ -19,21 +20,17 @@ kf_requant_t kf_requant_ratio(uint64_t num, int32_t num_e, uint32_t den, int32_t
         low = (low << 1) & 0xFFFFFFu;
         num_e--;
     }
-    uint32_t r = high; /* < 2^24; below, r < 2 * den < 2^25 */
+    uint32_t carry = high >= den ? 1 : 0;
+    by.shift = (int32_t)(24u + carry) + num_e - den_e;
+    uint32_t r = high >> carry; /* < den: high < 2^24 <= 2 den */
+    uint32_t rest = (carry == 0 ? 0 : high << 31) | low << (8u - carry); /* the 32 bits that follow it */
     uint32_t q = 0;
-    if (r >= den) {
-        r -= den;
-        q = 1;
-    }
-    by.shift = (int32_t)(24u + q) + num_e - den_e;
-    for (uint32_t steps = 32u - q; steps > 0; steps--) {
-        r = (r << 1) | (low >> 23);
-        low = (low << 1) & 0xFFFFFFu;
-        q <<= 1;
-        if (r >= den) {
-            r -= den;
-            q |= 1u;
-        }
+    for (int32_t digits = 4; digits > 0; digits--) {
+        r = r << 8 | rest >> 24;
+        rest <<= 8;
+        uint32_t part = r / den;
+        q = q << 8 | part;
+        r -= part * den;
     }
     uint32_t up = (q & 1u) != 0 || den - r <= (den >> 22) ? 1u : 0u;
     uint32_t mult = (q >> 1) + up; /* in [2^30, 2^31] */
