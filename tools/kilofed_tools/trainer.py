@@ -479,6 +479,6 @@ def train_bytes(classes: int, batch: int, capacity: int, holdout: int = HOLDOUT_
     """Bytes of a training's working memory on a device (kf_train_bytes)."""
     slots = capacity - (capacity // holdout if holdout else 0)
     padded = (batch + 3) & ~3
-    logits = max(4 * classes * min(batch, 8), 16 * padded)
+    logits = max(32 * classes, 16 * padded)
     size = logits + 4 * batch + 2 * padded * classes + slots * (1 if capacity <= 256 else 2)
     return (size + 3) & ~3

@@ -48,7 +48,7 @@ typedef struct kf_train {
     kf_ring_t *ring;
     kf_params_t *params;
     const kf_head_view_t *base;
-    int32_t *logits;  /* [C] of up to eight samples under way, 2^-12 */
+    int32_t *logits;  /* [C][8] of up to eight samples under way, 2^-12; while weights are moved, the kernels' scratch */
     uint32_t *at;     /* [batch] where in the ring's features each sample of the batch under way begins */
     int16_t *errors;  /* [C][batch rounded up to a multiple of 4] p - y, 2^-15 */
     uint8_t *order;   /* training slots in this epoch's order, one byte each when capacity <= 256, else two */

@@ -31,18 +31,17 @@ KF_NOINLINE static void dot4(const int32_t *w, const int8_t *const x[SAMPLES], u
     sum[3] = sum3 - x_zp * sum_w;
 }
 
-/* A logit of a class for each of `count` <= SAMPLES samples. */
-static void logits4(const kf_forward_t *p, const int32_t *w, int32_t first, const int8_t *const x[SAMPLES], uint32_t count,
-                    int32_t *z) {
-    int32_t sum[SAMPLES];
-    dot4(w, x, p->width, p->k, p->x_zp, sum);
-    for (uint32_t s = 0; s < count; s++, z += p->z_stride) {
-        *z = (sum[s] + first) >> (8u - p->k);
-    }
+/* A logit of a class for each of SAMPLES samples. */
+static void logits4(const kf_forward_t *p, const int32_t *w, int32_t first, const int8_t *const x[SAMPLES], int32_t *z) {
+    const uint32_t shift = 8u - p->k;
+    dot4(w, x, p->width, p->k, p->x_zp, z);
+    z[0] = (z[0] + first) >> shift;
+    z[1] = (z[1] + first) >> shift;
+    z[2] = (z[2] + first) >> shift;
+    z[3] = (z[3] + first) >> shift;
 }
 
-static void wide_logits4(const kf_forward_t *p, const int32_t *w, int32_t first, const int8_t *const x[SAMPLES], uint32_t count,
-                         int32_t *z) {
+static void wide_logits4(const kf_forward_t *p, const int32_t *w, int32_t first, const int8_t *const x[SAMPLES], int32_t *z) {
     const int8_t *at[SAMPLES] = {x[0], x[1], x[2], x[3]};
     int64_t wide[SAMPLES] = {first, first, first, first};
     for (uint32_t f = 0, n; f < p->width; f += n, w += n) {
@@ -54,23 +53,22 @@ static void wide_logits4(const kf_forward_t *p, const int32_t *w, int32_t first,
             at[s] += n;
         }
     }
-    for (uint32_t s = 0; s < count; s++, z += p->z_stride) {
-        *z = kf_wide_logit(wide[s], p->k);
+    for (uint32_t s = 0; s < SAMPLES; s++) {
+        z[s] = kf_wide_logit(wide[s], p->k);
     }
 }
 
 void kf_forward(const kf_forward_t *p) {
     for (uint32_t i = 0; i < p->samples; i += SAMPLES) {
-        const uint32_t count = p->samples - i < SAMPLES ? p->samples - i : SAMPLES;
         const int8_t *x[SAMPLES];
         for (uint32_t s = 0; s < SAMPLES; s++) { /* the first one again in the place of samples that are missing */
-            x[s] = p->features + p->at[s < count ? i + s : i];
+            x[s] = p->features + p->at[i + s < p->samples ? i + s : i];
         }
         const int32_t *w = p->w;
-        int32_t *z = p->z + i * p->z_stride;
-        for (uint32_t c = 0; c < p->classes; c++, w += p->width) {
+        int32_t *z = p->z + i;
+        for (uint32_t c = 0; c < p->classes; c++, w += p->width, z += KF_TILE) {
             const int32_t first = kf_first_term(p->bias[c], p->k);
-            (p->width <= KF_BLOCK ? logits4 : wide_logits4)(p, w, first, x, count, z + c);
+            (p->width <= KF_BLOCK ? logits4 : wide_logits4)(p, w, first, x, z);
         }
     }
 }
@@ -80,9 +78,9 @@ void kf_forward(const kf_forward_t *p) {
 /* Weights whose gradients are kept until they are moved. */
 enum { MOVED = 4 * KF_FEATURES_AT_ONCE };
 
-/* floor(G M / 2^16) from the upper word of one long product. |G M 2^16| < 2^62. */
-static inline int32_t scale(int32_t G, int32_t mantissa) {
-    return (int32_t)(((int64_t)G * (mantissa << 16)) >> 32);
+/* From the upper word of one long product. |G M 2^16| < 2^62. */
+static inline int32_t scale(int32_t G, int32_t mantissa, int32_t plus) {
+    return (int32_t)(((int64_t)G * (mantissa << 16)) >> 32) + plus;
 }
 
 /* G[j] = start + sum_i e[i] * x_i[j], j < 8; an error of 0, frequent late in a training, costs nothing. |sum e q| <= 2^15 * 2^7 * 2^8. */

@@ -1,9 +1,9 @@
-/* The two loops of training that take the time, as families: the same functions in several files, of which the build links one
+/* The loops of training that take the time, as families: the same functions in several files, of which the build links one
  * (KF_TRAIN_KERNELS in CMakeLists.txt, by the board's core). Each gives the same integers, those of TRAINING.md.
  *
- *     kernels.c          plain C, for any core
- *     small/kernels.c    cores with few registers and without a long multiplication: Cortex-M0, M0+
- *     dsp/kernels.c      Arm cores with the DSP extension: Cortex-M4, M7, M33
+ *     kernels.c         exp.c        plain C, for any core
+ *     small/kernels.c   exp.c        cores with few registers and without a long multiplication: Cortex-M0, M0+
+ *     dsp/kernels.c     dsp/exp.c    Arm cores with the DSP extension: Cortex-M4, M7, M33, M55
  *
  * C classes, F features. Samples lie in the ring: `features` + at[i] is where the F int8 values of sample i begin, at no alignment.
  * x = q - x_zp, -255 .. 255. The zero point may be taken out of a sum, since sum w (q - zp) = sum w q - zp sum w.
@@ -34,8 +34,7 @@ typedef struct kf_forward {
     const int32_t *bias;   /* [classes] */
     const int8_t *features;
     const uint32_t *at;    /* [samples] */
-    int32_t *z;            /* [samples][z_stride], of which [0, classes) are written; 2^-12 nats */
-    uint32_t z_stride;
+    int32_t *z;            /* [classes][KF_TILE], 2^-12 nats; behind the last sample a family may write anything */
     uint32_t width;        /* F */
     uint32_t classes;      /* 1 at least */
     uint32_t samples;      /* 1 .. KF_TILE */
@@ -54,6 +53,20 @@ static inline int32_t kf_first_term(int32_t bias, uint32_t k) {
 static inline int32_t kf_wide_logit(int64_t sum, uint32_t k) {
     const int64_t z = sum >> (8u - k);
     return z > INT32_MAX ? INT32_MAX : z < INT32_MIN ? INT32_MIN : (int32_t)z;
+}
+
+/* ---- softmax ----------------------------------------------------------------------------------------------------- */
+
+/* The classes' z of one sample, KF_TILE apart, become e = 2^15 * exp((z - top) / 4096), rounded; `top` is the largest. Returns their sum. */
+uint32_t kf_exponentials(int32_t *z, uint32_t classes, int32_t top);
+
+/* The upper half is v(i) = round(2^15 * 2^(-i/32)), the lower v(i) - v(i+1). */
+extern const uint32_t kf_exp2_lines[32];
+
+/* min(top - z, most); 0 <= top - z < 2^32. */
+static inline uint32_t kf_distance(int32_t top, int32_t z, uint32_t most) {
+    const uint32_t d = (uint32_t)top - (uint32_t)z;
+    return d > most ? most : d;
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */

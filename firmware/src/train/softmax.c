@@ -1,22 +1,8 @@
-/* Shapes: z, errors (C). Units: z 2^-12 nats; e, p and errors 2^-15. */
+/* Shapes: z (C, KF_TILE), of which one column; errors (C, stride), of which one column. Units: z 2^-12 nats; e, p and errors 2^-15. */
 #include "softmax.h"
 
 #include "fixed.h"
-
-/* round(2^15 * 2^(-i/32)), i = 0..32. Straight lines between them overestimate by at most (ln 2 / 32)^2 / 8 = 6e-5. */
-static const uint16_t EXP2[33] = {
-    32768, 32066, 31379, 30706, 30048, 29405, 28774, 28158, 27554, 26964, 26386, 25821, 25268, 24726, 24196, 23678, 23170,
-    22674, 22188, 21713, 21247, 20792, 20347, 19911, 19484, 19066, 18658, 18258, 17867, 17484, 17109, 16743, 16384,
-};
-
-/* 2^15 * exp(-d / 4096), rounded; 32768 at d = 0 and falling. d 0 .. 65535 (16 nats). */
-static inline uint32_t exp_q15(uint32_t d) {
-    /* log2(e) = 23637 * 2^-14 to 5e-6: u is d in octaves of 2^15, n of them whole. 65535 * 23637 + 2^10 < 2^31; n <= 23. */
-    const uint32_t u = (d * 23637u + 1024u) >> 11;
-    const uint32_t n = u >> 15, i = u >> 10 & 31u, r = u & 1023u;
-    const uint32_t v = EXP2[i] - (((uint32_t)(EXP2[i] - EXP2[i + 1]) * r + 512u) >> 10);
-    return (v + ((UINT32_C(1) << n) >> 1)) >> n;
-}
+#include "kernels.h"
 
 /* How far sum, 2^15 <= sum < 2^26, must be shifted right to lie in [2^15, 2^16). */
 static uint32_t excess(uint32_t sum) {
@@ -27,62 +13,73 @@ static uint32_t excess(uint32_t sum) {
     return n;
 }
 
-/* ln(sum / 2^15) in 2^-12, for 2^15 <= sum < 2^26. */
-static uint32_t ln_q12(uint32_t sum) {
-    const uint32_t n = excess(sum);
+static inline uint32_t next_bit(uint32_t *m, uint32_t log2) {
+    const uint32_t square = *m * *m, passed = square >> 31;
+    *m = square >> 15 >> passed;
+    return 2u * log2 + passed;
+}
+
+/* ln(sum / 2^15) in 2^-12, for 2^15 <= sum < 2^26 and n = excess(sum). */
+static uint32_t ln_q12(uint32_t sum, uint32_t n) {
     uint32_t m = sum >> n, log2_q12 = n;
     /* Squaring m in [1, 2) (2^-15) doubles its logarithm; passing 2 is the next bit. A floor loses less than 2^-15 of m, 0.18
      * units of the result, and each counts half as much as the one before: 0.36 together. m * m < 2^32. */
-    for (int bit = 0; bit < 12; bit++) {
-        m = m * m >> 15;
-        const uint32_t passed = m >> 16; /* 0 or 1 */
-        m >>= passed;
-        log2_q12 = 2u * log2_q12 + passed;
+    for (int bits = 0; bits < 12; bits += 3) {
+        log2_q12 = next_bit(&m, log2_q12);
+        log2_q12 = next_bit(&m, log2_q12);
+        log2_q12 = next_bit(&m, log2_q12);
     }
     /* ln 2 = 45426 * 2^-16; 11 * 4096 * 45426 < 2^31. */
     return (log2_q12 * 45426u + 32768u) >> 16;
 }
 
-static uint32_t distance(int32_t top, int32_t z) {
-    const uint32_t d = (uint32_t)top - (uint32_t)z; /* exact: 0 <= top - z < 2^32 */
-    return d > 65535u ? 65535u : d;
+/* The largest logit; *peak is raised to the largest |z|. A function for each pass, so that its values stay in registers. */
+KF_NOINLINE static int32_t largest_logit(const int32_t *z, uint32_t classes, uint32_t *peak) {
+    int32_t top = INT32_MIN;
+    uint32_t far = *peak;
+    do {
+        const int32_t v = *z;
+        z += KF_TILE;
+        top = v > top ? v : top;
+        if ((uint32_t)(v ^ (v >> 31)) >= far) { /* v or -1-v, |v| at least by one: seldom */
+            far = magnitude(v) > far ? magnitude(v) : far;
+        }
+    } while (--classes != 0);
+    *peak = far;
+    return top;
+}
+
+/* error = (e * reciprocal + half) >> shift for each e. */
+KF_NOINLINE static void probabilities(const int32_t *e, uint32_t classes, uint32_t reciprocal, uint32_t shift, int16_t *error,
+                                      uint32_t stride) {
+    const uint32_t half = (UINT32_C(1) << shift) >> 1;
+    do {
+        const uint32_t p = ((uint32_t)*e * reciprocal + half) >> shift;
+        e += KF_TILE;
+        *error = (int16_t)p;
+        error += stride;
+    } while (--classes != 0);
 }
 
 uint32_t kf_softmax_errors(int32_t *z, uint32_t classes, uint32_t label, int16_t *errors, uint32_t stride, uint32_t *peak) {
-    const int32_t *const end = z + classes;
-    int32_t top = z[0], bottom = z[0];
-    for (const int32_t *at = z + 1; at < end; at++) {
-        top = *at > top ? *at : top;
-        bottom = *at < bottom ? *at : bottom;
-    }
-    const uint32_t farthest = magnitude(top) > magnitude(bottom) ? magnitude(top) : magnitude(bottom);
-    *peak = farthest > *peak ? farthest : *peak;
-    const uint32_t label_d = distance(top, z[label]);
-
-    uint32_t sum = 0; /* 2^15 <= sum <= 1024 * 2^15: the largest logit alone adds 2^15 */
-    int32_t *e = z;
-    do {
-        const uint32_t v = exp_q15(distance(top, *e));
-        *e++ = (int32_t)v;
-        sum += v;
-    } while (e != end);
+    const int32_t top = largest_logit(z, classes, peak);
+    const uint32_t label_d = kf_distance(top, z[label * KF_TILE], 65535);
+    const uint32_t sum = kf_exponentials(z, classes, top); /* 2^15, of the largest logit alone, to 1024 * 2^15 */
 
     /* One division a sample: s = sum brought to 16 bits, R = 2^31 / s in [2^15, 2^16], p = e R / 2^(16+n).
-     * e R <= 2^31 and the rounding adds at most 2^25, so uint32 holds it. p <= 2^15, equal when all others vanish. */
+     * e R <= 2^31 and the rounding adds at most 2^25, so uint32 holds it. p <= 2^15, equal only when all others vanish. */
     const uint32_t n = excess(sum);
     const uint32_t s = (sum + ((UINT32_C(1) << n) >> 1)) >> n;
     const uint32_t reciprocal = ((UINT32_C(1) << 31) + s / 2u) / s;
-    const uint32_t half = UINT32_C(1) << (15 + n), shift = 16 + n;
-    const uint32_t label_p = ((uint32_t)z[label] * reciprocal + half) >> shift;
-    int16_t *error = errors;
-    e = z;
-    do {
-        const uint32_t p = ((uint32_t)*e++ * reciprocal + half) >> shift;
-        *error = (int16_t)(p - (p >> 15)); /* 32768 becomes 32767: certain, and wrong unless it is the label */
-        error += stride;
-    } while (e != end);
+    probabilities(z, classes, reciprocal, 16 + n, errors, stride);
+    const uint32_t label_p = (uint16_t)errors[label * stride];
+    for (uint32_t c = 0; sum == 32768 && c < classes; c++) {
+        if (z[c * KF_TILE] != 0) {
+            errors[c * stride] = 32767; /* certain, and wrong unless it is the label */
+        }
+    }
     errors[label * stride] = (int16_t)((int32_t)label_p - 32768);
 
-    const uint32_t loss = label_d + ln_q12(sum);
+    const uint32_t loss = label_d + ln_q12(sum, n);
     return loss > 65535u ? 65535u : loss;
 }

@@ -37,7 +37,7 @@ static uint32_t error_stride(uint32_t batch) {
 
 /* The logits of a tile of samples; while weights are moved, the kernels' scratch. */
 static uint32_t logit_words(uint32_t classes, uint32_t batch) {
-    const uint32_t logits = classes * smaller(batch, KF_TILE), scratch = KF_BACKWARD_BYTES(batch) / 4u;
+    const uint32_t logits = classes * KF_TILE, scratch = KF_BACKWARD_BYTES(batch) / 4u;
     return logits > scratch ? logits : scratch;
 }
 
@@ -176,8 +176,7 @@ static uint32_t forward_some(kf_train_t *t, uint32_t budget) {
         .bias = p->bias + t->c,
         .features = t->ring->features,
         .at = t->at + t->i,
-        .z = t->logits + t->c,
-        .z_stride = classes,
+        .z = t->logits + (size_t)t->c * KF_TILE,
         .width = features,
         .classes = n,
         .samples = samples,
@@ -195,7 +194,7 @@ static uint32_t forward_some(kf_train_t *t, uint32_t budget) {
 static uint32_t softmax_sample(kf_train_t *t) {
     const uint32_t classes = t->params->classes;
     const uint32_t label = kf_ring_label(t->ring, order_get(t, (uint32_t)t->done + t->i));
-    int32_t *z = t->logits + t->i % KF_TILE * classes;
+    int32_t *z = t->logits + t->i % KF_TILE;
     t->loss += kf_softmax_errors(z, classes, label, t->errors + t->i, error_stride(t->cfg.batch), &t->peak);
     t->i++;
     if (t->i == t->size) {

@@ -57,23 +57,27 @@ static void print_number(uint32_t v) {
 static volatile uint32_t *const TIMER = (volatile uint32_t *)TIMER_BASE;
 
 static inline void start_clock(void) {
-#if TIMER_IS_NRF
+#if TIMER_KIND == 0
+    TIMER[2] = UINT32_MAX; /* reload */
+    TIMER[1] = UINT32_MAX;
+    TIMER[0] = 1;
+#elif TIMER_KIND == 1
     TIMER[0x508 / 4] = 3; /* 32 bits */
     TIMER[0x510 / 4] = 0; /* 16 MHz */
     TIMER[0x000 / 4] = 1;
 #else
-    TIMER[2] = UINT32_MAX; /* reload */
-    TIMER[1] = UINT32_MAX;
-    TIMER[0] = 1;
+    TIMER[0x01C / 4] = 0; /* no prescaler */
 #endif
 }
 
 static inline uint32_t clock_ticks(void) {
-#if TIMER_IS_NRF
+#if TIMER_KIND == 0
+    return UINT32_MAX - TIMER[1];
+#elif TIMER_KIND == 1
     TIMER[0x040 / 4] = 1;
     return TIMER[0x540 / 4];
 #else
-    return UINT32_MAX - TIMER[1];
+    return TIMER[0x018 / 4];
 #endif
 }
 

@@ -12,6 +12,7 @@
 void family_forward(const kf_forward_t *p);
 void family_backward(kf_backward_t *p);
 extern const uint32_t family_backward_features;
+uint32_t family_exponentials(int32_t *z, uint32_t classes, int32_t top);
 
 enum { WEIGHTS = 640, CLASSES_MAX = 5, BYTES = 1500, CASES = 400 };
 
@@ -67,13 +68,19 @@ static void compare_forward(uint32_t n, uint32_t width) {
         at[i] = below(BYTES - width + 1); /* they may overlap, and end where the memory does */
     }
     memset(logits, 0x5A, sizeof logits);
-    kf_forward_t p = {.w = weights, .bias = bias, .features = ring, .at = at, .z = logits[0] + 1, .z_stride = classes,
+    kf_forward_t p = {.w = weights, .bias = bias, .features = ring, .at = at, .z = logits[0] + 1,
                       .width = width, .classes = classes, .samples = samples, .k = k, .x_zp = zp};
     kf_forward(&p);
     p.z = logits[1] + 1;
     family_forward(&p);
-    if (memcmp(logits[0], logits[1], sizeof logits[0]) != 0) {
-        fail(n, "forward differs");
+    for (uint32_t c = 0; c < classes; c++) {
+        if (memcmp(logits[0] + 1 + c * KF_TILE, logits[1] + 1 + c * KF_TILE, samples * sizeof logits[0][0]) != 0) {
+            fail(n, "forward differs");
+        }
+    }
+    const uint32_t behind = 1 + classes * KF_TILE;
+    if (logits[1][0] != 0x5A5A5A5A || memcmp(logits[0] + behind, logits[1] + behind, sizeof logits[0] - 4 * behind) != 0) {
+        fail(n, "forward writes outside its logits");
     }
 }
 
@@ -122,6 +129,21 @@ static void compare_backward(uint32_t n, uint32_t width) {
     }
 }
 
+/* Logits at every distance that matters, 0 to beyond 16 nats, and at the ends. */
+static void compare_exponentials(void) {
+    int32_t z[2][3 * KF_TILE];
+    for (uint32_t d = 0; d < 66000; d++) {
+        const int32_t top = d % 3 == 0 ? INT32_MAX : d % 3 == 1 ? INT32_MIN + 66000 : 100;
+        memset(z, 0, sizeof z);
+        z[0][0] = z[1][0] = top - (int32_t)d;
+        z[0][KF_TILE] = z[1][KF_TILE] = top;
+        z[0][2 * KF_TILE] = z[1][2 * KF_TILE] = INT32_MIN;
+        if (kf_exponentials(z[0], 3, top) != family_exponentials(z[1], 3, top) || memcmp(z[0], z[1], sizeof z[0]) != 0) {
+            fail(d, "exponentials differ");
+        }
+    }
+}
+
 void reset(void) {
     if (family_backward_features % KF_FEATURES_AT_ONCE != 0) {
         fail(0, "features of a rectangle");
@@ -131,6 +153,7 @@ void reset(void) {
         compare_forward(n, width);
         compare_backward(n, width);
     }
+    compare_exponentials();
     print_number(CASES);
     print("equal\n");
     leave();

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../../../firmware/src/train/fixed.h"
+#include "../../../firmware/src/train/kernels.h"
 #include "../../../firmware/src/train/prng.h"
 #include "../../../firmware/src/train/softmax.h"
 #include "kilofed/params.h"
@@ -218,10 +219,13 @@ static void answer_round(void) {
 
 static void answer_softmax(void) {
     const uint32_t classes = take_number(2), label = take_number(2);
-    int32_t *z = (int32_t *)take_block(4 * (size_t)classes);
+    int32_t *z = block(4 * (size_t)classes * KF_TILE); /* one sample of a tile, its last */
+    for (uint32_t c = 0; c < classes; c++) {
+        z[(c + 1) * KF_TILE - 1] = (int32_t)take_number(4);
+    }
     int16_t *errors = block(2 * (size_t)classes);
     uint32_t peak = 0;
-    give_number(kf_softmax_errors(z, classes, label, errors, 1, &peak));
+    give_number(kf_softmax_errors(z + KF_TILE - 1, classes, label, errors, 1, &peak));
     give(errors, 2 * (size_t)classes);
     free(z);
     free(errors);

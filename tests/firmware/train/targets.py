@@ -18,39 +18,54 @@ HERE = Path(__file__).parent
 TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm")
 
 
-KERNELS = ROOT / "firmware/src/train/kernels.c"
+TRAIN = ROOT / "firmware/src/train"
 
 
 class Target(NamedTuple):
-    """A QEMU machine, how to compile for it, the folder of its kernel family (empty: the portable one), its
-    timer, and nanoseconds of a timer tick at its -icount shift."""
+    """How to compile for a core, and a QEMU machine that runs it.
+
+    family: the folder of its kernel family (empty: the portable one). memory: where flash and RAM begin.
+    timer: the address and bare.h's kind of a counter; tick_ns: nanoseconds of its tick. shift: at -icount
+    shift=N an instruction takes 2^N ns of the board's time.
+    """
 
     machine: str
     flags: list[str]
     family: str
-    timer: int
-    nrf: int
-    shift: int
+    memory: tuple[int, int]
+    timer: tuple[int, int]
     tick_ns: float
+    shift: int
 
 
-# At -icount shift=N an instruction takes 2^N ns of the board's time. nRF51: 16 MHz. MPS2: CMSDK timer 0 at 25
-# MHz.
+CMSDK, NRF, FPGAIO = range(3)  # a timer that counts down; one of an nRF51; a counter, at 20 MHz
+_LOW = (0, 0x20000000)
 TARGETS = {
-    "m0": Target("microbit", ["-mcpu=cortex-m0", "-O2"], "small", 0x40008000, 1, 8, 62.5),
-    "m3": Target("mps2-an385", ["-mcpu=cortex-m3", "-O2"], "", 0x40000000, 0, 7, 40),
-    "m4f": Target("mps2-an386", ["-mcpu=cortex-m4", "-O2"], "dsp", 0x40000000, 0, 7, 40),
-    "m7": Target("mps2-an500", ["-mcpu=cortex-m7", "-O2"], "dsp", 0x40000000, 0, 7, 40),
+    "m0": Target("microbit", ["-mcpu=cortex-m0", "-O2"], "small", _LOW, (0x40008000, NRF), 62.5, 8),
+    "m3": Target("mps2-an385", ["-mcpu=cortex-m3", "-O2"], "", _LOW, (0x40000000, CMSDK), 40, 7),
+    "m4f": Target("mps2-an386", ["-mcpu=cortex-m4", "-O2"], "dsp", _LOW, (0x40000000, CMSDK), 40, 7),
+    "m7": Target("mps2-an500", ["-mcpu=cortex-m7", "-O2"], "dsp", _LOW, (0x40000000, CMSDK), 40, 7),
+    "m33": Target(
+        *("mps2-an505", ["-mcpu=cortex-m33", "-O2"], "dsp", (0x10000000, 0x38000000)),
+        *((0x50000000, CMSDK), 50, 7),
+    ),
+    "m55": Target(
+        *("mps3-an547", ["-mcpu=cortex-m55", "-O2", "-fno-branch-count-reg"], "dsp", (0, 0x30000000)),
+        *((0x59302000, FPGAIO), 50, 7),
+    ),
 }
 
 
 def sources(target: Target) -> list[Path]:
     """The training core with the target's kernel family."""
-    return [source for source in SOURCES if source != KERNELS] + [kernels(target)]
+    family = kernels(target)
+    names = [source.name for source in family]
+    return [source for source in SOURCES if source.name not in names] + family
 
 
-def kernels(target: Target) -> Path:
-    return KERNELS.parent / target.family / KERNELS.name
+def kernels(target: Target) -> list[Path]:
+    """The files that the target's family has instead of the portable ones."""
+    return sorted((TRAIN / target.family).glob("*.c")) if target.family else []
 
 
 def small_board_round() -> dict[str, Any]:
@@ -147,6 +162,16 @@ def build_image(
     return compile_image(folder, target, [HERE / "target.c", *code], flags)
 
 
+def write_script(folder: Path, target: Target) -> Path:
+    """target.ld with the target's memory."""
+    path = folder / "image.ld"
+    text = (HERE / "target.ld").read_text()
+    for name, origin in zip(("FLASH", "RAM"), target.memory, strict=True):
+        text = text.replace(f"{name}_ORIGIN", f"{origin:#x}")
+    path.write_text(text)
+    return path
+
+
 def compile_image(
     folder: Path, target: Target, code: Sequence[Path], flags: Sequence[str] | None = None
 ) -> Path:
@@ -158,8 +183,8 @@ def compile_image(
             *(flag for flag in WARNINGS if flag != "-Wpedantic"),  # assembly and addresses as pointers
             *(target.flags if flags is None else flags),
             *("-mthumb", "-ffreestanding", "-nostartfiles", "--specs=nosys.specs", "-Wl,--gc-sections"),
-            *(f"-DTIMER_BASE={target.timer:#x}u", f"-DTIMER_IS_NRF={target.nrf}"),
-            *(f"-I{ROOT / 'firmware/include'}", f"-I{folder}", f"-T{HERE / 'target.ld'}"),
+            *(f"-DTIMER_BASE={target.timer[0]:#x}u", f"-DTIMER_KIND={target.timer[1]}"),
+            *(f"-I{ROOT / 'firmware/include'}", f"-I{folder}", f"-T{write_script(folder, target)}"),
             *map(str, code),
             *("-o", str(image)),
         ],

@@ -15,7 +15,7 @@ from .conftest import ROOT, WARNINGS, build
 from .targets import TARGETS, sources
 
 HERE = Path(__file__).parent
-FLASH_LIMIT = 10240  # bytes of code and tables of the whole training core, measured 10.1 kB with GCC 12.2
+FLASH_LIMIT = 10496  # bytes of code and tables of the whole training core, measured 10.3 kB with GCC 12.2
 STACK_LIMIT = 192  # bytes of the deepest single frame, measured 192
 
 
@@ -46,7 +46,9 @@ def m0_objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     objects = []
     for source in sources(TARGETS["m0"]):
         out = where / f"{source.stem}.o"
-        level = "-O2" if source.name in ("kernels.c", "softmax.c") else "-Os"  # as CMakeLists.txt has it
+        level = (
+            "-O2" if source.name in ("kernels.c", "exp.c", "softmax.c") else "-Os"
+        )  # as CMakeLists.txt has it
         command = ["arm-none-eabi-gcc", *WARNINGS, *target, level, include, "-c", source, "-o", out]
         subprocess.run(command, check=True)
         objects.append(out)

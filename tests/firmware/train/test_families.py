@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT, SOURCES
-from .targets import HERE, KERNELS, TARGETS, TOOLS, compile_image, emulate, kernels
+from .targets import HERE, TARGETS, TOOLS, compile_image, emulate, kernels
 
-RENAMED = ("kf_forward", "kf_backward", "kf_backward_features")
+RENAMED = ("kf_forward", "kf_backward", "kf_backward_features", "kf_exponentials")
 
 
 @pytest.mark.emulated
@@ -23,12 +23,13 @@ def test_family_equals_the_portable_one(tmp_path: Path, name: str) -> None:
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool} here")
     target = TARGETS[name]
-    family = tmp_path / "family.o"
     names = [f"-D{function}={function.replace('kf_', 'family_')}" for function in RENAMED]
     include = f"-I{ROOT / 'firmware/include'}"
     compiler = ["arm-none-eabi-gcc", "-std=c11", "-mthumb", *target.flags, include]
-    subprocess.run([*compiler, *names, "-c", kernels(target), "-o", family], check=True)
-    needed = {KERNELS.name, "move.c", "head.c", "codec.c", "logit.c"}
-    portable = [source for source in SOURCES if source.name in needed]
-    image = compile_image(tmp_path, target, [HERE / "families.c", family, *portable])
+    family = [tmp_path / f"{path.stem}.o" for path in kernels(target)]
+    for path, object_ in zip(kernels(target), family, strict=True):
+        subprocess.run([*compiler, *names, "-c", path, "-o", object_], check=True)
+    own = [path.name for path in kernels(target)]
+    flags = [*target.flags, *([] if "exp.c" in own else ["-Dfamily_exponentials=kf_exponentials"])]
+    image = compile_image(tmp_path, target, [HERE / "families.c", *family, *SOURCES], flags)
     assert emulate(image, target) == ["00000190 equal"]

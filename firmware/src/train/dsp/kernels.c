@@ -46,169 +46,240 @@ static inline uint32_t upper(uint32_t a, uint32_t b) {
     return pair;
 }
 
+/* Two words at once, at the address that is given; what follows is returned. GCC 12.2 seldom pairs them. */
+static inline const int32_t *load2(const int32_t *p, uint32_t *a, uint32_t *b) {
+    uint32_t first, second;
+    __asm__("ldrd %0, %1, [%2], #8" : "=&r"(first), "=&r"(second), "+r"(p) : "m"(*(const int32_t(*)[2])p));
+    *a = first;
+    *b = second;
+    return p;
+}
+
+static inline uint32_t *store2(uint32_t *p, uint32_t a, uint32_t b) {
+    __asm__("strd %2, %3, [%0], #8" : "+r"(p), "=m"(*(uint32_t(*)[2])p) : "r"(a), "r"(b));
+    return p;
+}
+
 static inline uint32_t twice(int32_t value) {
     return ((uint32_t)value & 0xFFFFu) * 0x10001u;
 }
 
-/* ---- forward ----------------------------------------------------------------------------------------------------- */
-
-/* Features whose weights are packed at once: 256 bytes of stack for two classes. */
-enum { PACKED = 64, WORDS = PACKED }; /* four words for four features of two classes */
-
-/* Weights of two classes, rounded: for four features f.. the pairs (f, f+2) of class 0, of class 1, (f+1, f+3) of 0, of 1. n, a multiple
- * of 4. (w + h) 2^(16-k) with h 2^(16-k) = 2^15 has the rounded weight in its upper half; it fits int32, as the rounded one int16. */
-static void pack(const int32_t *w0, const int32_t *w1, uint32_t n, uint32_t k, uint32_t *packed) {
-    const uint32_t scale = UINT32_C(1) << (16 - k), half = k != 0 ? 1u << 15 : 0u;
-    const int32_t *const end = w0 + n;
-    for (; w0 < end; w0 += 4, w1 += 4, packed += 4) {
-        packed[0] = upper((uint32_t)w0[0] * scale + half, (uint32_t)w0[2] * scale + half);
-        packed[1] = upper((uint32_t)w1[0] * scale + half, (uint32_t)w1[2] * scale + half);
-        packed[2] = upper((uint32_t)w0[1] * scale + half, (uint32_t)w0[3] * scale + half);
-        packed[3] = upper((uint32_t)w1[1] * scale + half, (uint32_t)w1[3] * scale + half);
-    }
-}
-
-/* sum[0], sum[1] += dot products of sample x0 with the two classes, sum[2], sum[3] of x1. At least four features. */
-static inline void dot2x2(const uint32_t *packed, const uint32_t *end, const int8_t *x0, const int8_t *x1, uint32_t offsets,
-                          int32_t sum[4]) {
-    int32_t sum0 = sum[0], sum1 = sum[1], sum2 = sum[2], sum3 = sum[3];
-    uint32_t four0, four1, pair, w0, w1;
+/* sum[j] = start + row * column j, for eight columns. Both are in int16 pairs: `row` has one word for eight of `columns`. Pairs come by twos. */
+static inline void row_by_columns(const uint32_t *row, const uint32_t *columns, const uint32_t *end, int32_t start, int32_t sum[8]) {
+    int32_t sum0 = start, sum1 = start, sum2 = start, sum3 = start, sum4 = start, sum5 = start, sum6 = start, sum7 = start;
+    uint32_t pair, a, b;
     __asm__("1:\n\t"
-            "ldr %[a], [%[x0]], #4\n\t"
-            "ldr %[b], [%[x1]], #4\n\t"
-            "ldrd %[w0], %[w1], [%[w]], #8\n\t"
-            "sxtab16 %[t], %[offsets], %[a]\n\t"
-            "smlad %[s0], %[t], %[w0], %[s0]\n\t"
-            "smlad %[s1], %[t], %[w1], %[s1]\n\t"
-            "sxtab16 %[t], %[offsets], %[b]\n\t"
-            "smlad %[s2], %[t], %[w0], %[s2]\n\t"
-            "smlad %[s3], %[t], %[w1], %[s3]\n\t"
-            "ldrd %[w0], %[w1], [%[w]], #8\n\t"
-            "sxtab16 %[a], %[offsets], %[a], ror #8\n\t"
-            "sxtab16 %[b], %[offsets], %[b], ror #8\n\t"
-            "smlad %[s0], %[a], %[w0], %[s0]\n\t"
-            "smlad %[s1], %[a], %[w1], %[s1]\n\t"
-            "smlad %[s2], %[b], %[w0], %[s2]\n\t"
-            "smlad %[s3], %[b], %[w1], %[s3]\n\t"
-            "cmp %[w], %[end]\n\t"
+            ".rept 2\n\t"
+            "ldr %[r], [%[row]], #4\n\t"
+            "ldrd %[a], %[b], [%[x]], #8\n\t"
+            "smlad %[s0], %[a], %[r], %[s0]\n\t"
+            "smlad %[s1], %[b], %[r], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x]], #8\n\t"
+            "smlad %[s2], %[a], %[r], %[s2]\n\t"
+            "smlad %[s3], %[b], %[r], %[s3]\n\t"
+            "ldrd %[a], %[b], [%[x]], #8\n\t"
+            "smlad %[s4], %[a], %[r], %[s4]\n\t"
+            "smlad %[s5], %[b], %[r], %[s5]\n\t"
+            "ldrd %[a], %[b], [%[x]], #8\n\t"
+            "smlad %[s6], %[a], %[r], %[s6]\n\t"
+            "smlad %[s7], %[b], %[r], %[s7]\n\t"
+            ".endr\n\t"
+            "cmp %[x], %[end]\n\t"
             "bne 1b"
-            : [x0] "+r"(x0), [x1] "+r"(x1), [w] "+r"(packed), [s0] "+r"(sum0), [s1] "+r"(sum1), [s2] "+r"(sum2), [s3] "+r"(sum3),
-              [a] "=&r"(four0), [b] "=&r"(four1), [t] "=&r"(pair), [w0] "=&r"(w0), [w1] "=&r"(w1)
-            : [offsets] "r"(offsets), [end] "r"(end)
+            : [row] "+r"(row), [x] "+r"(columns), [s0] "+r"(sum0), [s1] "+r"(sum1), [s2] "+r"(sum2), [s3] "+r"(sum3),
+              [s4] "+r"(sum4), [s5] "+r"(sum5), [s6] "+r"(sum6), [s7] "+r"(sum7), [r] "=&r"(pair), [a] "=&r"(a), [b] "=&r"(b)
+            : [end] "r"(end)
             : "cc", "memory");
     sum[0] = sum0;
     sum[1] = sum1;
     sum[2] = sum2;
     sum[3] = sum3;
+    sum[4] = sum4;
+    sum[5] = sum5;
+    sum[6] = sum6;
+    sum[7] = sum7;
 }
 
-/* A block of at most PACKED features of two classes and a tile of samples. */
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+/* Features that are packed at once: 512 bytes of stack for the samples of a tile, one column each. */
+enum { PACKED = 32 };
+_Static_assert(KF_TILE == 8, "a column for each sample");
+
+/* What a block of features needs. */
 typedef struct block {
-    uint32_t packed[WORDS];
-    const int32_t *w0, *w1; /* of the block's first feature; equal where there is no second class */
-    uint32_t n, k;
-    int32_t x_zp;
+    uint32_t columns[PACKED / 2 * KF_TILE]; /* pairs of x */
+    uint32_t row[PACKED / 2];               /* pairs of rounded weights of one class */
+    uint32_t n;                             /* features, 1 .. PACKED */
 } block_t;
 
-/* sum[0..3] += what samples x0 and x1 have with both classes. */
-static void add_block(const block_t *b, const int8_t *x0, const int8_t *x1, int32_t sum[4]) {
-    const uint32_t whole = b->n & ~3u;
-    if (whole != 0) {
-        dot2x2(b->packed, b->packed + whole, x0, x1, twice(-b->x_zp), sum);
-    }
-    const int32_t half = (INT32_C(1) << b->k) >> 1;
-    for (uint32_t f = whole; f < b->n; f++) {
-        const int32_t v0 = (b->w0[f] + half) >> b->k, v1 = (b->w1[f] + half) >> b->k;
-        sum[0] += v0 * (x0[f] - b->x_zp);
-        sum[1] += v1 * (x0[f] - b->x_zp);
-        sum[2] += v0 * (x1[f] - b->x_zp);
-        sum[3] += v1 * (x1[f] - b->x_zp);
-    }
+static inline uint32_t whole_words(uint32_t n) {
+    return (n + 3u) / 4u;
 }
 
-static void next_block(block_t *b, const int32_t *w0, const int32_t *w1, uint32_t left) {
-    b->w0 = w0;
-    b->w1 = w1;
+/* n < 4 bytes as a word. */
+static uint32_t bytes(const int8_t *q, uint32_t n) {
+    uint32_t four = 0;
+    for (uint32_t j = 0; j < n; j++) {
+        four |= (uint32_t)(uint8_t)q[j] << (8 * j);
+    }
+    return four;
+}
+
+static inline void shift8(int32_t *z, uint32_t shift) {
+    z[0] >>= shift;
+    z[1] >>= shift;
+    z[2] >>= shift;
+    z[3] >>= shift;
+    z[4] >>= shift;
+    z[5] >>= shift;
+    z[6] >>= shift;
+    z[7] >>= shift;
+}
+
+/* Columns from features [f, f + n) of the samples. Behind the last feature a column may hold anything, since the row is zero there;
+ * columns of samples that a tile lacks are those of its first. */
+static void pack_samples(const kf_forward_t *p, uint32_t f, block_t *b) {
+    const uint32_t offsets = twice(-p->x_zp), left = p->width - f;
     b->n = left < PACKED ? left : PACKED;
-    pack(w0, w1, b->n & ~3u, b->k, b->packed);
+    for (uint32_t s = 0; s < KF_TILE; s += 2) {
+        const int8_t *q0 = p->features + p->at[s < p->samples ? s : 0] + f, *const end = q0 + (b->n & ~3u);
+        const int8_t *q1 = p->features + p->at[s + 1 < p->samples ? s + 1 : 0] + f;
+        uint32_t *column = b->columns + s;
+        for (; q0 != end; q0 += 4, q1 += 4, column += 2 * KF_TILE) {
+            const uint32_t four0 = word(q0), four1 = word(q1);
+            store2(column, even(offsets, four0), even(offsets, four1));
+            store2(column + KF_TILE, odd(offsets, four0), odd(offsets, four1));
+        }
+        if (b->n % 4u != 0) {
+            const uint32_t four0 = bytes(q0, b->n % 4u), four1 = bytes(q1, b->n % 4u);
+            store2(column, even(offsets, four0), even(offsets, four1));
+            store2(column + KF_TILE, odd(offsets, four0), odd(offsets, four1));
+        }
+    }
 }
 
-/* A block is summed in int32, its first term included: PACKED <= KF_BLOCK. */
-static void two_classes(const kf_forward_t *p, block_t *b, const int32_t *w0, const int32_t *w1, int32_t first0, int32_t first1,
-                        int32_t *z) {
+/* MLA, which GCC takes apart when it knows that `scale` is a power of two. */
+static inline uint32_t scaled(uint32_t w, uint32_t scale, uint32_t half) {
+    uint32_t sum;
+    __asm__("mla %0, %1, %2, %3" : "=r"(sum) : "r"(w), "r"(scale), "r"(half));
+    return sum;
+}
+
+/* The row of a class, rounded. (w + h) 2^(16-k) with h 2^(16-k) = 2^15 has the rounded weight in its upper half; it fits int32, as the
+ * rounded one int16. */
+static void pack_weights(const int32_t *w, uint32_t k, block_t *b) {
+    const uint32_t scale = UINT32_C(1) << (16 - k), half = k != 0 ? 1u << 15 : 0u;
+    const int32_t *const end = w + (b->n & ~3u);
+    uint32_t *row = b->row;
+    while (k == 0 && w != end) {
+        uint32_t w0, w1, w2, w3;
+        w = load2(w, &w0, &w1);
+        w = load2(w, &w2, &w3);
+        row = store2(row, lower(w0, w2), lower(w1, w3));
+    }
+    while (w != end) {
+        uint32_t w0, w1, w2, w3;
+        w = load2(w, &w0, &w1);
+        w = load2(w, &w2, &w3);
+        row = store2(row, upper(scaled(w0, scale, half), scaled(w2, scale, half)),
+                     upper(scaled(w1, scale, half), scaled(w3, scale, half)));
+    }
+    if (b->n % 4u != 0) {
+        uint32_t v[4] = {0, 0, 0, 0};
+        for (uint32_t j = 0; j < b->n % 4u; j++) {
+            v[j] = scaled((uint32_t)w[j], scale, half);
+        }
+        row[0] = upper(v[0], v[2]);
+        row[1] = upper(v[1], v[3]);
+    }
+}
+
+/* sum[s] = start + the block's dot products of a class, w from its first feature on. */
+static inline void class_by_samples(const int32_t *w, uint32_t k, block_t *b, int32_t start, int32_t sum[KF_TILE]) {
+    pack_weights(w, k, b);
+    row_by_columns(b->row, b->columns, b->columns + 2 * KF_TILE * whole_words(b->n), start, sum);
+}
+
+/* All features in one block. */
+static void logits(const kf_forward_t *p, block_t *b) {
     const uint32_t shift = 8u - p->k;
-    next_block(b, w0, w1, p->width);
-    for (uint32_t i = 0; i < p->samples; i += 2) {
-        const uint32_t j = i + 1 < p->samples ? i + 1 : i;
-        const int8_t *x0 = p->features + p->at[i], *x1 = p->features + p->at[j];
-        int32_t sum[4] = {first0, first1, first0, first1};
-        add_block(b, x0, x1, sum);
-        int32_t *z0 = z + i * p->z_stride, *z1 = z + j * p->z_stride;
-        z1[0] = sum[2] >> shift;
-        z0[0] = sum[0] >> shift;
-        if (w1 != w0) {
-            z1[1] = sum[3] >> shift;
-            z0[1] = sum[1] >> shift;
+    const int32_t *w = p->w;
+    int32_t *z = p->z;
+    pack_samples(p, 0, b);
+    for (uint32_t c = 0; c < p->classes; c++, w += p->width, z += KF_TILE) {
+        class_by_samples(w, p->k, b, kf_first_term(p->bias[c], p->k), z);
+        shift8(z, shift);
+    }
+}
+
+/* Up to KF_BLOCK features: the logits hold the sums until the last block. */
+static void logits_of_blocks(const kf_forward_t *p, block_t *b) {
+    for (uint32_t f = 0; f < p->width; f += PACKED) {
+        const int32_t *w = p->w + f;
+        pack_samples(p, f, b);
+        const int last = f + PACKED >= p->width;
+        int32_t *z = p->z;
+        for (uint32_t c = 0; c < p->classes; c++, w += p->width, z += KF_TILE) {
+            if (f == 0) {
+                class_by_samples(w, p->k, b, kf_first_term(p->bias[c], p->k), z);
+                continue;
+            }
+            int32_t sum[KF_TILE];
+            class_by_samples(w, p->k, b, 0, sum);
+            for (uint32_t s = 0; s < KF_TILE; s++) {
+                z[s] += sum[s];
+            }
+            if (last) {
+                shift8(z, 8u - p->k);
+            }
         }
     }
 }
 
-static void two_classes_wide(const kf_forward_t *p, block_t *b, const int32_t *w0, const int32_t *w1, int32_t first0,
-                             int32_t first1, int32_t *z) {
-    int64_t wide[KF_TILE + 1][2];
-    for (uint32_t i = 0; i < p->samples; i++) {
-        wide[i][0] = first0;
-        wide[i][1] = first1;
-    }
+/* Any number of features, for a few classes: blocks are summed in int64. */
+enum { WIDE_CLASSES = 4 };
+
+static void wide_logits(const kf_forward_t *p, uint32_t c, uint32_t classes, block_t *b) {
+    int64_t wide[WIDE_CLASSES][KF_TILE];
     for (uint32_t f = 0; f < p->width; f += PACKED) {
-        next_block(b, w0 + f, w1 + f, p->width - f);
-        for (uint32_t i = 0; i < p->samples; i += 2) {
-            const uint32_t j = i + 1 < p->samples ? i + 1 : i;
-            int32_t sum[4] = {0, 0, 0, 0};
-            add_block(b, p->features + p->at[i] + f, p->features + p->at[j] + f, sum);
-            wide[i][0] += sum[0];
-            wide[i][1] += sum[1];
-            wide[i + 1][0] += sum[2];
-            wide[i + 1][1] += sum[3];
+        pack_samples(p, f, b);
+        for (uint32_t j = 0; j < classes; j++) {
+            int32_t sum[KF_TILE];
+            class_by_samples(p->w + (size_t)(c + j) * p->width + f, p->k, b, 0, sum);
+            for (uint32_t s = 0; s < KF_TILE; s++) {
+                wide[j][s] = (f == 0 ? kf_first_term(p->bias[c + j], p->k) : wide[j][s]) + sum[s];
+            }
         }
     }
-    for (uint32_t i = 0; i < p->samples; i++) {
-        z[i * p->z_stride] = kf_wide_logit(wide[i][0], p->k);
-        if (w1 != w0) {
-            z[i * p->z_stride + 1] = kf_wide_logit(wide[i][1], p->k);
+    for (uint32_t j = 0; j < classes; j++) {
+        for (uint32_t s = 0; s < KF_TILE; s++) {
+            p->z[(c + j) * KF_TILE + s] = kf_wide_logit(wide[j][s], p->k);
         }
     }
 }
 
 void kf_forward(const kf_forward_t *p) {
-    block_t b = {.k = p->k, .x_zp = p->x_zp};
-    for (uint32_t c = 0; c < p->classes; c += 2) {
-        const uint32_t d = c + 1 < p->classes ? c + 1 : c;
-        const int32_t *w0 = p->w + (size_t)c * p->width, *w1 = p->w + (size_t)d * p->width;
-        const int32_t first0 = kf_first_term(p->bias[c], p->k), first1 = kf_first_term(p->bias[d], p->k);
-        if (p->width <= PACKED) {
-            two_classes(p, &b, w0, w1, first0, first1, p->z + c);
-        } else {
-            two_classes_wide(p, &b, w0, w1, first0, first1, p->z + c);
+    block_t b;
+    if (p->width <= PACKED) {
+        logits(p, &b);
+    } else if (p->width <= KF_BLOCK) {
+        logits_of_blocks(p, &b);
+    } else {
+        for (uint32_t c = 0; c < p->classes; c += WIDE_CLASSES) {
+            wide_logits(p, c, p->classes - c < WIDE_CLASSES ? p->classes - c : WIDE_CLASSES, &b);
         }
     }
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
 
-/* Upper half of a long product: SMMUL. |G M 2^16| < 2^62. */
-static inline int32_t scale(int32_t G, int32_t mantissa) {
-    return (int32_t)(((int64_t)G * (mantissa << 16)) >> 32);
-}
-
 /* Four features of two samples as pairs (sample 0, sample 1). */
-static inline void pack4(uint32_t four0, uint32_t four1, uint32_t offsets, uint32_t *packed) {
+static inline uint32_t *pack4(uint32_t four0, uint32_t four1, uint32_t offsets, uint32_t *packed) {
     const uint32_t even0 = even(offsets, four0), even1 = even(offsets, four1);
     const uint32_t odd0 = odd(offsets, four0), odd1 = odd(offsets, four1);
-    packed[0] = lower(even0, even1);
-    packed[1] = lower(odd0, odd1);
-    packed[2] = upper(even0, even1);
-    packed[3] = upper(odd0, odd1);
+    packed = store2(packed, lower(even0, even1), lower(odd0, odd1));
+    return store2(packed, upper(even0, even1), upper(odd0, odd1));
 }
 
 /* Features [0, n) of every sample, n <= 8: eight words for each pair of samples, padded with zeros to 8 features and to a multiple of four samples,
@@ -218,10 +289,10 @@ static uint32_t *pack_features(const int8_t *features, const uint32_t *at, uint3
     const uint32_t offsets = twice(-x_zp);
     uint32_t i = 0;
     if (n == KF_FEATURES_AT_ONCE) {
-        for (; i + 2 <= samples; i += 2, packed += 8) {
+        for (; i + 2 <= samples; i += 2) {
             const int8_t *q0 = features + at[i], *q1 = features + at[i + 1];
-            pack4(word(q0), word(q1), offsets, packed);
-            pack4(word(q0 + 4), word(q1 + 4), offsets, packed + 4);
+            packed = pack4(word(q0), word(q1), offsets, packed);
+            packed = pack4(word(q0 + 4), word(q1 + 4), offsets, packed);
         }
     }
     for (; i < ((samples + 3u) & ~3u); i += 2, packed += 8) {
@@ -234,41 +305,51 @@ static uint32_t *pack_features(const int8_t *features, const uint32_t *at, uint3
     return packed;
 }
 
-/* G[j] = sum_i e[i] * x_i[j]. */
-static inline void gradient8(const uint32_t *packed, const uint32_t *end, const int16_t *e, int32_t G[KF_FEATURES_AT_ONCE]) {
-    int32_t G0 = 0, G1 = 0, G2 = 0, G3 = 0, G4 = 0, G5 = 0, G6 = 0, G7 = 0;
-    uint32_t pair, a, b;
-    __asm__("1:\n\t"
-            ".rept 2\n\t"
-            "ldr %[e], [%[errors]], #4\n\t"
-            "ldrd %[a], %[b], [%[x]], #8\n\t"
-            "smlad %[g0], %[a], %[e], %[g0]\n\t"
-            "smlad %[g1], %[b], %[e], %[g1]\n\t"
-            "ldrd %[a], %[b], [%[x]], #8\n\t"
-            "smlad %[g2], %[a], %[e], %[g2]\n\t"
-            "smlad %[g3], %[b], %[e], %[g3]\n\t"
-            "ldrd %[a], %[b], [%[x]], #8\n\t"
-            "smlad %[g4], %[a], %[e], %[g4]\n\t"
-            "smlad %[g5], %[b], %[e], %[g5]\n\t"
-            "ldrd %[a], %[b], [%[x]], #8\n\t"
-            "smlad %[g6], %[a], %[e], %[g6]\n\t"
-            "smlad %[g7], %[b], %[e], %[g7]\n\t"
-            ".endr\n\t"
-            "cmp %[x], %[end]\n\t"
-            "bne 1b"
-            : [x] "+r"(packed), [errors] "+r"(e), [g0] "+r"(G0), [g1] "+r"(G1), [g2] "+r"(G2), [g3] "+r"(G3), [g4] "+r"(G4),
-              [g5] "+r"(G5), [g6] "+r"(G6), [g7] "+r"(G7), [e] "=&r"(pair), [a] "=&r"(a), [b] "=&r"(b)
-            : [end] "r"(end)
-            : "cc", "memory");
-    G[0] = G0;
-    G[1] = G1;
-    G[2] = G2;
-    G[3] = G3;
-    G[4] = G4;
-    G[5] = G5;
-    G[6] = G6;
-    G[7] = G7;
+/* A step of a pair of weights that are not the largest so far, where move_is_plain(): see move_plainly(). */
+typedef struct step {
+    int32_t mantissa, half;
+    uint32_t shift, largest;
+} step_t;
+
+static inline int32_t stepped(uint32_t w, uint32_t G, const step_t *s) {
+    int32_t sum;
+    __asm__("smmla %0, %1, %2, %3" : "=r"(sum) : "r"(G), "r"(s->mantissa), "r"(s->half));
+    return (int32_t)w - (sum >> s->shift);
 }
+
+static inline int is_below(int32_t v, uint32_t largest) {
+    return __builtin_expect((uint32_t)(v ^ (v >> 31)) < largest, 1);
+}
+
+/* Weights 2 pair and 2 pair + 1 of eight. */
+static inline __attribute__((always_inline)) void move_pair(int32_t *w, const int32_t *G, int pair, step_t *s) {
+    uint32_t G0, G1, w0, w1;
+    __asm__("ldrd %0, %1, [%2, %3]" : "=r"(G0), "=r"(G1) : "r"(G), "i"(8 * pair), "m"(*(const int32_t(*)[8])G));
+    __asm__("ldrd %0, %1, [%2, %3]" : "=r"(w0), "=r"(w1) : "r"(w), "i"(8 * pair), "m"(*(const int32_t(*)[8])w));
+    int32_t v0 = stepped(w0, G0, s), v1 = stepped(w1, G1, s);
+    if (!is_below(v0, s->largest)) {
+        s->largest = in_range(&v0, s->largest);
+    }
+    if (!is_below(v1, s->largest)) {
+        s->largest = in_range(&v1, s->largest);
+    }
+    __asm__("strd %1, %2, [%3, %4]" : "+m"(*(int32_t(*)[8])w) : "r"(v0), "r"(v1), "r"(w), "i"(8 * pair));
+}
+
+/* Eight weights of each class; G[classes][8]. */
+static void move_rows(kf_backward_t *p, int32_t *w, const int32_t *G, uint32_t classes) {
+    step_t s = {p->rate.mantissa << 16, INT32_C(1) << (p->rate.shift - 17), p->rate.shift - 16u, p->largest};
+    for (const int32_t *const end = G + classes * KF_FEATURES_AT_ONCE; G != end; G += KF_FEATURES_AT_ONCE, w += p->width) {
+        move_pair(w, G, 0, &s);
+        move_pair(w, G, 1, &s);
+        move_pair(w, G, 2, &s);
+        move_pair(w, G, 3, &s);
+    }
+    p->largest = s.largest;
+}
+
+/* Classes whose gradients are kept until they are moved: 256 bytes of stack. */
+enum { CLASSES_AT_ONCE = 8 };
 
 void kf_backward(kf_backward_t *p) {
     const int plain = move_is_plain(p);
@@ -277,13 +358,19 @@ void kf_backward(kf_backward_t *p) {
         const uint32_t *end = pack_features(p->features + f, p->at, p->samples, n, p->x_zp, p->scratch);
         const int16_t *e = p->errors;
         int32_t *w = p->w + f;
-        for (uint32_t c = 0; c < p->classes; c++, e += p->stride, w += p->width) {
-            int32_t G[KF_FEATURES_AT_ONCE];
-            gradient8(p->scratch, end, e, G);
-            if (plain) {
-                move_plainly(p, w, G, n, scale);
-            } else {
-                kf_move_any(p, c, f, w, G, n);
+        for (uint32_t c = 0, classes; c < p->classes; c += classes) {
+            int32_t G[CLASSES_AT_ONCE * KF_FEATURES_AT_ONCE];
+            classes = p->classes - c < CLASSES_AT_ONCE ? p->classes - c : CLASSES_AT_ONCE;
+            for (int32_t *at = G; at != G + classes * KF_FEATURES_AT_ONCE; at += KF_FEATURES_AT_ONCE, e += p->stride) {
+                row_by_columns((const uint32_t *)(const void *)e, p->scratch, end, 0, at); /* pairs of errors */
+            }
+            if (plain && n == KF_FEATURES_AT_ONCE) {
+                move_rows(p, w, G, classes);
+                w += classes * p->width;
+                continue;
+            }
+            for (uint32_t j = 0; j < classes; j++, w += p->width) {
+                kf_move_any(p, c + j, f, w, G + j * KF_FEATURES_AT_ONCE, n);
             }
         }
     }

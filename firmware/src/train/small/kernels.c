@@ -87,15 +87,16 @@ static uint32_t block_at(const kf_forward_t *p, uint32_t f) {
 
 /* Logits of one class, in int32. */
 static void logits(const kf_forward_t *p, const int32_t *w, int32_t first, int32_t *z) {
-    int32_t sum[KF_TILE];
-    for (uint32_t i = 0; i < KF_TILE; i++) {
-        sum[i] = first;
+    const uint32_t shift = 8u - p->k;
+    int32_t *const end = z + KF_TILE;
+    for (int32_t *sum = z; sum != end; sum++) {
+        *sum = first;
     }
     for (uint32_t f = 0; f < p->width; f += ROUNDED) {
-        add_block(p, w, f, block_at(p, f), sum);
+        add_block(p, w, f, block_at(p, f), z);
     }
-    for (uint32_t i = 0; i < p->samples; i++, z += p->z_stride) {
-        *z = sum[i] >> (8u - p->k);
+    for (int32_t *sum = z; sum != end; sum++) {
+        *sum >>= shift;
     }
 }
 
@@ -111,24 +112,24 @@ KF_NOINLINE static void wide_logits(const kf_forward_t *p, const int32_t *w, int
             wide[i] += sum[i];
         }
     }
-    for (uint32_t i = 0; i < p->samples; i++, z += p->z_stride) {
-        *z = kf_wide_logit(wide[i], p->k);
+    for (uint32_t i = 0; i < KF_TILE; i++) {
+        z[i] = kf_wide_logit(wide[i], p->k);
     }
 }
 
 void kf_forward(const kf_forward_t *p) {
     const int32_t *w = p->w;
     for (uint32_t c = 0; c < p->classes; c++, w += p->width) {
-        (p->width <= KF_BLOCK ? logits : wide_logits)(p, w, kf_first_term(p->bias[c], p->k), p->z + c);
+        (p->width <= KF_BLOCK ? logits : wide_logits)(p, w, kf_first_term(p->bias[c], p->k), p->z + c * KF_TILE);
     }
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
 
-/* floor(G M / 2^16) without a long product: G = h 2^16 + l, 0 <= l < 2^16, |h| <= 2^15; |h M| <= 2^30, l M < 2^31. */
-static inline int32_t scale(int32_t G, int32_t mantissa) {
+/* Without a long product: G = h 2^16 + l, 0 <= l < 2^16, |h| <= 2^15; |h M| <= 2^30, l M < 2^31. */
+static inline int32_t scale(int32_t G, int32_t mantissa, int32_t plus) {
     const uint32_t low = ((uint32_t)G & 0xFFFFu) * (uint32_t)mantissa;
-    return (G >> 16) * mantissa + (int32_t)(low >> 16);
+    return (G >> 16) * mantissa + (int32_t)(low >> 16) + plus;
 }
 
 /* Weights whose gradients are kept until they are moved. */
