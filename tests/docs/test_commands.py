@@ -14,10 +14,13 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import click
@@ -47,6 +50,9 @@ NOT_RUN = {
 STATUSES = {"kilofed compare": {1}, "kilofed doctor": {1}}
 
 TIMEOUT_S = 400.0
+
+#: Where the documents have a host listen.
+PORT = 7300
 
 #: A session -> the processes that play its Linux devices, as another terminal would.
 DEVICES: dict[Path, list[subprocess.Popen[str]]] = {}
@@ -95,12 +101,20 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
+@cache
+def _free_port(folder: Path) -> int:
+    """In place of PORT, which another session on this machine may have; one a session."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 def perform(line: Line, folder: Path) -> str:
     """Runs one command line in a shell; its stdout.
 
     An emulate is stopped once it says that it runs, a Linux device when the session ends.
     """
     options = {"cwd": folder, "env": _environment(folder), "text": True}
+    line = replace(line, text=line.text.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{_free_port(folder)}"))
     if line.text.startswith("kilofed-pi"):
         process = subprocess.Popen(
             shlex.split(line.text), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
