@@ -26,6 +26,7 @@ from kilofed.store import BASE, create_run
 from kilofed_pi.cli import main as kilofed_pi
 from kilofed_tools import flat, heads
 from kilofed_tools.flat import Table
+from kilofed_tools.operators import DEVICE_OPERATORS
 from kilofed_tools.tflite import FILE_MOST, Op
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -299,9 +300,8 @@ def test_a_huge_file_is_not_read(
 
 
 def test_the_operators_are_those_of_the_device() -> None:
-    source = (ROOT / "firmware" / "src" / "nn" / "op.c").read_text()
-    ours = {re.sub("_(conv)?_?2d$", "", op.name.lower()) for op in heads.DEVICE_OPERATORS}
-    assert set(re.findall(r"&kf_op_(\w+),", source)) == ours
+    source = (ROOT / "firmware" / "src" / "nn" / "ops.def").read_text()
+    assert set(re.findall(r"^KF_OP\((\w+),", source, re.MULTILINE)) == {op.name for op in DEVICE_OPERATORS}
 
 
 def test_usage_is_2_and_debug_shows_where(folder: Path, tmp_path: Path) -> None:

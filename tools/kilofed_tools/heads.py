@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from kilofed_tools import flat, metadata
 from kilofed_tools.errors import HeadError, ModelContractError
 from kilofed_tools.metadata import HeadMeta
-from kilofed_tools.operators import check_operators
+from kilofed_tools.operators import DEVICE_OPERATORS, check_operators
 from kilofed_tools.prune import prune
 from kilofed_tools.tflite import Op, Operator, Tensor, TensorType, TFLiteModel, patch, read_model, type_name
 
@@ -44,14 +44,6 @@ MAX_CLASSES = 1024
 MAX_FEATURES = 2048
 WEIGHT_MAX = (1 << 23) - 129  # of |W|: the dot product takes W rounded by 8 bits as an int16
 BIAS_MAX = 1 << 30  # of |b|
-#: What the device core computes (firmware/src/nn/op.c); a Pi's runtime knows more, but a run has one model.
-DEVICE_OPERATORS = frozenset(
-    (
-        Op.ADD, Op.AVERAGE_POOL_2D, Op.CONV_2D, Op.DEPTHWISE_CONV_2D, Op.DEQUANTIZE, Op.EXPAND_DIMS,
-        Op.FULLY_CONNECTED, Op.LOGISTIC, Op.MAX_POOL_2D, Op.MEAN, Op.PAD, Op.PADV2, Op.QUANTIZE, Op.RESHAPE,
-        Op.SOFTMAX, Op.SQUEEZE,
-    )
-)  # fmt: skip
 STEP_MAX = -(-WEIGHT_MAX // 7)  # of an int4 head whose largest weight is WEIGHT_MAX
 UNIT_BITS = 20  # trainer's units are 2^-20 (/ s_x for weights)
 # The finest output scale: about the trainer's own logits of 2^-12, below which nothing shows. Not a power of
@@ -392,6 +384,17 @@ def _check_unshared(model: TFLiteModel, places: dict[str, tuple[int, int]]) -> N
             _outside(f"the bytes of the head's {name} are shared with something else in the file")
 
 
+def _check_computed(model: TFLiteModel) -> None:
+    foreign = [op for op in model.operators if op.code not in DEVICE_OPERATORS]
+    if foreign:
+        named = ", ".join(f"{op.index} ({op.name})" for op in foreign)
+        _outside(
+            f"no device computes operator{'s' * (len(foreign) > 1)} {named}",
+            "build the model from other layers, or add the operator: firmware/PORTING.md shows how",
+            operator=foreign[0].index,
+        )
+
+
 def find_head(model: TFLiteModel | bytes) -> HeadSpec:
     """Find and check the head of a device model (the contract at the top of this file).
 
@@ -402,14 +405,8 @@ def find_head(model: TFLiteModel | bytes) -> HeadSpec:
     model = read_model(model) if isinstance(model, bytes) else model
     check_operators(model)
     check_int8(model)
+    _check_computed(model)
     op, softmax = head_operators(model)
-    for other in model.operators:
-        if other.code not in DEVICE_OPERATORS:
-            _outside(
-                f"no device computes operator {other.index} ({other.name})",
-                "build the model from other layers: convolutions, dense layers, pooling, additions",
-                operator=other.index,
-            )
     if (softmax or op).outputs != model.outputs:
         _outside("the model's output is not that of its head", operator=op.index)
     if softmax is not None and (softmax.options is None or softmax.options.real("beta") != 1.0):
