@@ -145,6 +145,7 @@ static void compare_exponentials(void) {
 }
 
 void reset(void) {
+    enable_fpu();
     if (family_backward_features % KF_FEATURES_AT_ONCE != 0) {
         fail(0, "features of a rectangle");
     }

@@ -71,6 +71,7 @@ static void run(const round_t *r) {
 }
 
 void reset(void) {
+    enable_fpu();
     start_clock();
     for (unsigned i = 0; i < sizeof ROUNDS / sizeof ROUNDS[0]; i++) {
         run(&ROUNDS[i]);

@@ -68,18 +68,18 @@ def kernels(target: Target) -> list[Path]:
     return sorted((TRAIN / target.family).glob("*.c")) if target.family else []
 
 
-def small_board_round() -> dict[str, Any]:
-    """The 16 KB board's job: 80 slots, 10 x 32, batch 16, two epochs; half of the features zero, as after a
+def small_board_round(features: int = 32) -> dict[str, Any]:
+    """The 16 KB board's job: 80 slots, ten classes, batch 16, two epochs; half of the features zero, as after a
     ReLU."""
     rng = np.random.default_rng(4)
-    q = np.maximum(rng.integers(-255, 128, (80, 32)), -128)
+    q = np.maximum(rng.integers(-255, 128, (80, features)), -128)
     y = rng.integers(0, 10, 80)
     config: dict[str, Any] = {"epochs": 2, "batch": 16, "seed": 5}
     config |= {"lr_w": [20000, 24 + 4], "lr_b": [26214, 13], "prox": [0, 0]}
-    head = make_head(rng.integers(-127, 128, (10, 32)), rng.integers(-900, 900, 10), 60)
+    head = make_head(rng.integers(-127, 128, (10, features)), rng.integers(-900, 900, 10), 60)
     return {
         "classes": 10,
-        "features": 32,
+        "features": features,
         "x_zp": -128,
         "holdout": 5,
         "config": config,
