@@ -7,7 +7,7 @@
  *     -plugin blocks.so,begin=ADDRESS,end=ADDRESS,passes=N,out=FILE[,teller=ADDRESS,marks=ADDRESS]
  *
  * `begin` and `end` are entries of two empty functions: what runs between the return of the first and the entry of the second is a
- * pass; only the first N passes are counted. A pass has parts where the block at `teller` stores a byte to one of the 256 addresses
+ * pass; only the first N passes are counted. A pass has parts where the function at `teller` stores a byte to one of the 256 addresses
  * from `marks` on: to marks + n begins, or goes on, part n + 1. What comes before is part 0. One vCPU.
  *
  * FILE gets, a line each, numbers in decimal:
@@ -68,7 +68,8 @@ struct block {
     edge_t *edge; /* the latest one first: nearly always the wanted one */
 };
 
-enum { BUCKETS = 4096, MARKS = 256 };
+/* TELLER_BYTES: enough for a function that does nothing else; looking at stores of the next one costs time only. */
+enum { BUCKETS = 4096, MARKS = 256, TELLER_BYTES = 64 };
 
 static block_t *buckets[BUCKETS];
 static uint32_t blocks;
@@ -186,7 +187,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     for (size_t i = 0; i < instructions; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         bytes += qemu_plugin_insn_size(insn);
-        if (at_teller != 0 && qemu_plugin_tb_vaddr(tb) == at_teller) {
+        if (at_teller != 0 && qemu_plugin_tb_vaddr(tb) - at_teller < TELLER_BYTES) {
             qemu_plugin_register_vcpu_mem_cb(insn, stored, 0, 2, NULL);
         }
     }

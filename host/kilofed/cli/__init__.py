@@ -33,6 +33,10 @@ GROUPS = {
         "eval": "Measure a model's accuracy.",
         "compare": "Say whether two models give the same outputs, and where not.",
     },
+    "Measure a model on the boards' cores": {
+        "profile": "Show where an inference spends its time and its RAM.",
+        "bench": "Measure what one inference takes on each core.",
+    },
     "Bring boards": {
         "boards": "List the boards this version knows.",
         "build": "Build a board's firmware with a model inside.",

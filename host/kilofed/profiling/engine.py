@@ -369,17 +369,20 @@ def verify(model: bytes, inputs: NDArray[np.uint8], found: Run, where: str) -> N
     """EmulatorError unless outputs and features are those of TFLite Micro's reference kernels, byte for
     byte.
     """
-    pairs = [("outputs", found.outputs, reference(model, inputs))]
+    compare("outputs", found.outputs, reference(model, inputs), where)
     if found.features.size:
-        pairs.append(("features", found.features, reference_features(model, inputs)))
-    for what, got, expected in pairs:
-        wrong = int((got != expected).sum())
-        if wrong:
-            raise EmulatorError(
-                f"{wrong} of {got.size} bytes of the {what} on {where} are not TFLite Micro's, so the count"
-                " is worth nothing",
-                "find the operator with: pytest tests/firmware/engine",
-            )
+        compare("features", found.features, reference_features(model, inputs), where)
+
+
+def compare(what: str, got: NDArray[np.uint8], expected: NDArray[np.uint8], where: str) -> None:
+    """EmulatorError unless two arrays are equal."""
+    wrong = int((got != expected).sum())
+    if wrong:
+        raise EmulatorError(
+            f"{wrong} of {got.size} bytes of the {what} on {where} are not TFLite Micro's, so the count"
+            " is worth nothing",
+            "find the operator with: pytest tests/firmware/engine",
+        )
 
 
 def reference_features(model: bytes, inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from kilofed.boards import elf
 from kilofed.boards.build import TOOLS
 from kilofed.errors import ToolMissingError
 
@@ -166,11 +168,13 @@ def read(image: Path) -> Listing:
     text = subprocess.run(
         [OBJDUMP, "--disassemble", str(image)], check=True, capture_output=True, text=True
     ).stdout
-    return parse(text)
+    return parse(text, elf.read(image).local)
 
 
-def parse(text: str) -> Listing:
-    """The same from what objdump printed, with raw bytes."""
+def parse(text: str, local: Mapping[int, str] | None = None) -> Listing:
+    """The same from what objdump printed, with raw bytes. local: address of a file-local function -> its
+    source file; two that share a name get it added: "run (add.c)".
+    """
     instructions: dict[int, Instruction] = {}
     functions: dict[int, str] = {}
     for line in text.splitlines():
@@ -184,6 +188,10 @@ def parse(text: str) -> Listing:
             name = "?" if found[3] == "@" else found[3]
             instruction = decode(int(found[1], 16), size, name, operands)
             instructions[instruction.address] = instruction
+    shared = {name for name, count in Counter(functions.values()).items() if count > 1}
+    for address, name in functions.items():
+        if name in shared and local and address in local:
+            functions[address] = f"{name} ({PurePosixPath(local[address]).name})"
     return Listing(instructions, functions)
 
 
