@@ -359,6 +359,9 @@ def read_model(data: bytes) -> TFLiteModel:
         _refuse("the graph has no input, no output or no operator")
     written = {t.index for t in tensors if t.constant or t.table.number("is_variable")} | set(inputs)
     for op in operators:
+        if not op.inputs or not op.outputs:
+            what = "inputs" if op.outputs else "outputs"
+            _refuse(f"operator {op.index} ({op.name}) has no {what}")
         for i in op.inputs:
             if i >= 0 and i not in written and tensors[i].elements:
                 _refuse(f"operator {op.index} ({op.name}) reads tensor {i} before it is written")
