@@ -52,16 +52,22 @@ static void put_row(const kf_conv_t *c, kf_patches_t *p, int32_t index, int32_t 
 /* The patch of output column out_x, for the group whose channels begin at `channel`. */
 static void put(const kf_conv_t *c, kf_patches_t *p, int32_t index, kf_row_t at, int32_t out_x, int32_t channel) {
     const kf_window_t *g = &c->g;
-    int32_t values = g->k_w * c->node->in[1].dims[3];
+    int32_t depth = c->node->in[1].dims[3];
+    int32_t values = g->k_w * depth;
     int32_t x = out_x * g->stride_w - g->pad_w;
     int32_t y = at.y * g->stride_h - g->pad_h;
+    const int8_t *start = (const int8_t *)c->io->in[0] + x * g->in_c + channel;
     kf_part_t columns = kf_window_part(x, g->k_w, g->dilation_w, g->in_w);
-    for (int32_t k = 0; k < g->k_h; k++, y += g->dilation_h) {
+    /* Most windows are whole, and their rows are runs. */
+    int32_t whole = columns.first == 0 && columns.end == g->k_w && g->dilation_w * g->in_c == depth;
+    for (int32_t to = 0; to < p->terms; to += values, y += g->dilation_h) {
         int32_t row = kf_conv_input_row(c, at.b, y);
         if (row < 0) {
-            kf_patch_put(p, index, k * values, NULL, values);
+            kf_patch_put(p, index, to, NULL, values);
+        } else if (whole) {
+            kf_patch_put(p, index, to, start + row, values);
         } else {
-            put_row(c, p, index, k * values, (const int8_t *)c->io->in[0] + row + x * g->in_c + channel, columns);
+            put_row(c, p, index, to, start + row, columns);
         }
     }
 }

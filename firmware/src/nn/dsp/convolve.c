@@ -22,24 +22,23 @@ int32_t kf_patches_at_once(const kf_patches_t *p) {
     return 3;
 }
 
-/* Whole words at a word's place: the most frequent case by far. */
-static void put_words(uint32_t *to, int32_t step, const int8_t *x, int32_t words, int16x2_t offset) {
-    uint32_t *odd = to + step;
-    for (step *= 2; words >= 2; words -= 2, x += 8) {
-        uint32_t first = kf_word(x), second = kf_word(x + 4);
-        *to = (uint32_t)kf_even_plus(offset, first);
-        *odd = (uint32_t)kf_odd_plus(offset, first);
-        to += step;
-        odd += step;
-        *to = (uint32_t)kf_even_plus(offset, second);
-        *odd = (uint32_t)kf_odd_plus(offset, second);
-        to += step;
-        odd += step;
+/* Whole words at a word's place: the most frequent case by far. `step`, the number of patches, is a constant in each call, since
+ * a store at a register's distance takes a cycle more. */
+static inline __attribute__((always_inline)) void put_words(uint32_t *to, int32_t step, const int8_t *x, int32_t words,
+                                                            int16x2_t offset) {
+    if ((words & 1) != 0) {
+        uint32_t four = kf_word(x);
+        x += 4;
+        to[0] = (uint32_t)kf_even_plus(offset, four);
+        to[step] = (uint32_t)kf_odd_plus(offset, four);
+        to += 2 * step;
     }
-    if (words > 0) {
-        uint32_t last = kf_word(x);
-        *to = (uint32_t)kf_even_plus(offset, last);
-        *odd = (uint32_t)kf_odd_plus(offset, last);
+    for (words >>= 1; words > 0; words--, x += 8, to += 4 * step) {
+        uint32_t first = kf_word(x), second = kf_word(x + 4);
+        to[0] = (uint32_t)kf_even_plus(offset, first);
+        to[step] = (uint32_t)kf_odd_plus(offset, first);
+        to[2 * step] = (uint32_t)kf_even_plus(offset, second);
+        to[3 * step] = (uint32_t)kf_odd_plus(offset, second);
     }
 }
 
@@ -90,113 +89,196 @@ void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, i
         return;
     }
     uint32_t *to = p->memory + (at >> 2) * 2 * p->patches + index;
-    if (x != NULL && ((at | count) & 3) == 0) {
-        put_words(to, p->patches, x, count >> 2, kf_both(p->x_offset));
-    } else {
+    if (x == NULL || ((at | count) & 3) != 0) {
         put_run(p, to, at, x, count);
+    } else if (p->patches == 3) {
+        put_words(to, 3, x, count >> 2, kf_both(p->x_offset));
+    } else if (p->patches == 2) {
+        put_words(to, 2, x, count >> 2, kf_both(p->x_offset));
+    } else {
+        put_words(to, 1, x, count >> 2, kf_both(p->x_offset));
     }
 }
 
-/* ---- blocks: whole words of weights -------------------------------------------------------------------------------- */
+/* ---- two filters after two --------------------------------------------------------------------------------------- */
 
-/* Four times `body`, entered so that the number of turns is that of the words. */
-#define FOUR_TIMES(body)                \
-    "cmp %[t], #2\n\t"                  \
-    "bgt 3f\n\t"                        \
-    "beq 2f\n\t"                        \
-    "cmp %[t], #1\n\t"                  \
-    "beq 1f\n\t"                        \
-    "4:\n\t" body "3:\n\t" body         \
-    "2:\n\t" body "1:\n\t" body         \
-    "ldr %[t], %[end]\n\t"              \
-    "cmp %[x], %[t]\n\t"                \
-    "bne 4b"
+/* What the loops below work with. It stays in memory: all fourteen registers hold sums, patches and weights. */
+typedef struct filters {
+    const uint32_t *x, *end; /* the patches, and behind their last word */
+    int32_t entry;           /* words of a filter % 4: where the unrolled loop is entered */
+    int32_t second;          /* bytes from the first filter's next word to the second's this one */
+    int32_t next;            /* bytes from behind the second filter's words to the filter after it: 0 or less */
+    const int8_t *w;
+    const kf_channel_t *channel, *last; /* of these two filters, and behind the last two */
+    int8_t *out;
+    int32_t out_step;
+    int32_t up;     /* 2 zp + 1 for tight outputs; 0: leave the sums of two filters in `sum` */
+    int32_t sum[6]; /* of the first filter on each patch, then of the second */
+} filters_t;
 
-/* The second filter's distance has no register left. */
-#define BODY3                           \
-    "ldr %[t], %[step]\n\t"             \
-    "ldr %[v], [%[w]], #4\n\t"          \
-    "ldr %[a], [%[x]], #12\n\t"         \
-    "ldr %[b], [%[x], #-8]\n\t"         \
-    "ldr %[c], [%[x], #-4]\n\t"         \
-    "ldr %[u], [%[w], %[t]]\n\t"        \
-    "sxtb16 %[t], %[v]\n\t"             \
-    "smlad %[s0], %[a], %[t], %[s0]\n\t" \
-    "smlad %[s1], %[b], %[t], %[s1]\n\t" \
-    "smlad %[s2], %[c], %[t], %[s2]\n\t" \
-    "sxtb16 %[t], %[u]\n\t"             \
-    "smlad %[s3], %[a], %[t], %[s3]\n\t" \
-    "smlad %[s4], %[b], %[t], %[s4]\n\t" \
-    "smlad %[s5], %[c], %[t], %[s5]\n\t" \
-    "ldmia %[x]!, {%[a], %[b], %[c]}\n\t" \
-    "sxtb16 %[v], %[v], ror #8\n\t"     \
-    "sxtb16 %[u], %[u], ror #8\n\t"     \
-    "smlad %[s0], %[a], %[v], %[s0]\n\t" \
-    "smlad %[s1], %[b], %[v], %[s1]\n\t" \
-    "smlad %[s2], %[c], %[v], %[s2]\n\t" \
-    "smlad %[s3], %[a], %[u], %[s3]\n\t" \
-    "smlad %[s4], %[b], %[u], %[s4]\n\t" \
-    "smlad %[s5], %[c], %[u], %[s5]\n\t"
+/* Whole words of two filters on all patches: r0, the way into four bodies of four products of each; r4, the patches. */
+#define WORDS(body)                                                   \
+    "cbz r0, 4f\n\t"                                                  \
+    "cmp r0, #2\n\t"                                                  \
+    "bgt 3f\n\t"                                                      \
+    "beq 2f\n\t"                                                      \
+    "b 1f\n\t"                                                        \
+    ".p2align 2\n"                                                    \
+    "4:\n\t" body "3:\n\t" body "2:\n\t" body "1:\n\t" body           \
+    "ldr r0, %[end]\n\t"                                              \
+    "cmp r4, r0\n\t"                                                  \
+    "bne 4b\n\t"
 
-#define BODY2                           \
-    "ldr %[v], [%[w]], #4\n\t"          \
-    "ldr %[u], [%[w1]], #4\n\t"         \
-    "ldr %[a], [%[x]], #16\n\t"         \
-    "ldr %[b], [%[x], #-12]\n\t"        \
-    "ldr %[c], [%[x], #-8]\n\t"         \
-    "ldr %[d], [%[x], #-4]\n\t"         \
-    "sxtb16 %[t], %[v]\n\t"             \
-    "smlad %[s0], %[a], %[t], %[s0]\n\t" \
-    "smlad %[s1], %[b], %[t], %[s1]\n\t" \
-    "sxtb16 %[t], %[u]\n\t"             \
-    "smlad %[s2], %[a], %[t], %[s2]\n\t" \
-    "smlad %[s3], %[b], %[t], %[s3]\n\t" \
-    "sxtb16 %[v], %[v], ror #8\n\t"     \
-    "sxtb16 %[u], %[u], ror #8\n\t"     \
-    "smlad %[s0], %[c], %[v], %[s0]\n\t" \
-    "smlad %[s1], %[d], %[v], %[s1]\n\t" \
-    "smlad %[s2], %[c], %[u], %[s2]\n\t" \
-    "smlad %[s3], %[d], %[u], %[s3]\n\t"
+/* Three patches: sums r8, r9, r10 and r11, r12, lr. The second filter's distance has no register left. */
+#define BODY3                       \
+    "ldr r0, %[second]\n\t"         \
+    "ldr r7, [r5], #4\n\t"          \
+    "ldr r1, [r4], #12\n\t"         \
+    "ldr r2, [r4, #-8]\n\t"         \
+    "ldr r3, [r4, #-4]\n\t"         \
+    "ldr r6, [r5, r0]\n\t"          \
+    "sxtb16 r0, r7\n\t"             \
+    "smlad r8, r1, r0, r8\n\t"      \
+    "smlad r9, r2, r0, r9\n\t"      \
+    "smlad r10, r3, r0, r10\n\t"    \
+    "sxtb16 r0, r6\n\t"             \
+    "smlad r11, r1, r0, r11\n\t"    \
+    "smlad r12, r2, r0, r12\n\t"    \
+    "smlad lr, r3, r0, lr\n\t"      \
+    "ldmia r4!, {r1, r2, r3}\n\t"   \
+    "sxtb16 r7, r7, ror #8\n\t"     \
+    "sxtb16 r6, r6, ror #8\n\t"     \
+    "smlad r8, r1, r7, r8\n\t"      \
+    "smlad r9, r2, r7, r9\n\t"      \
+    "smlad r10, r3, r7, r10\n\t"    \
+    "smlad r11, r1, r6, r11\n\t"    \
+    "smlad r12, r2, r6, r12\n\t"    \
+    "smlad lr, r3, r6, lr\n\t"
 
-/* Sums of the first filter on each patch, then of the second. */
-typedef struct sums {
-    int32_t s0, s1, s2, s3, s4, s5;
-} sums_t;
+/* Two patches: sums r10, r11 and r12, lr; the second filter's pointer in r9. */
+#define BODY2                       \
+    "ldr r7, [r5], #4\n\t"          \
+    "ldr r6, [r9], #4\n\t"          \
+    "ldr r1, [r4], #16\n\t"         \
+    "ldr r2, [r4, #-12]\n\t"        \
+    "ldr r3, [r4, #-8]\n\t"         \
+    "ldr r8, [r4, #-4]\n\t"         \
+    "sxtb16 r0, r7\n\t"             \
+    "smlad r10, r1, r0, r10\n\t"    \
+    "smlad r11, r2, r0, r11\n\t"    \
+    "sxtb16 r0, r6\n\t"             \
+    "smlad r12, r1, r0, r12\n\t"    \
+    "smlad lr, r2, r0, lr\n\t"      \
+    "sxtb16 r7, r7, ror #8\n\t"     \
+    "sxtb16 r6, r6, ror #8\n\t"     \
+    "smlad r10, r3, r7, r10\n\t"    \
+    "smlad r11, r8, r7, r11\n\t"    \
+    "smlad r12, r3, r6, r12\n\t"    \
+    "smlad lr, r8, r6, lr\n\t"
 
-/* What blocks of one kf_convolve() have in common. */
-typedef struct blocks {
-    const uint32_t *x, *end; /* the patches, and behind their whole words */
-    int32_t words;           /* of a filter, whole */
-    int32_t terms;
-    int32_t second; /* from the first filter's next word to the second's this one */
-} blocks_t;
+/* kf_tight() of the sum in `s`, stored at `place`: up << right in r4, mult in r6, right in r7. */
+#define VALUE(s, place)                      \
+    "lsl r0, " s ", #1\n\t"                  \
+    "add " s ", r4, " s ", asr #31\n\t"      \
+    "smmlar " s ", r0, r6, " s "\n\t"        \
+    "asr " s ", " s ", r7\n\t"               \
+    "ssat " s ", #8, " s ", asr #1\n\t"      \
+    "strb " s ", " place "\n\t"
 
-static inline void block3(const blocks_t *b, const int8_t *w, sums_t *sum) {
-    const uint32_t *x = b->x;
-    int32_t s0 = sum->s0, s1 = sum->s1, s2 = sum->s2, s3 = sum->s3, s4 = sum->s4, s5 = sum->s5;
-    uint32_t t = (uint32_t)b->words & 3u, u, v;
-    register uint32_t x0 __asm__("r1"); /* LDM wants them in this order */
-    register uint32_t x1 __asm__("r2");
-    register uint32_t x2 __asm__("r3");
-    __asm__(FOUR_TIMES(BODY3)
-            : [x] "+r"(x), [w] "+r"(w), [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [s4] "+r"(s4),
-              [s5] "+r"(s5), [t] "+r"(t), [u] "=&r"(u), [v] "=&r"(v), [a] "=&r"(x0), [b] "=&r"(x1), [c] "=&r"(x2)
-            : [step] "m"(b->second), [end] "m"(b->end)
-            : "cc", "memory");
-    *sum = (sums_t){s0, s1, s2, s3, s4, s5};
+/* The values of two filters, when they are tight: out in r2, its step in r3, the channels in r1, which move on. */
+#define VALUES(first, second)                \
+    "ldr r0, %[up]\n\t"                      \
+    "ldr r1, %[channel]\n\t"                 \
+    "ldr r2, %[out]\n\t"                     \
+    "ldr r3, %[step]\n\t"                    \
+    "ldr r6, [r1, #4]\n\t"                   \
+    "ldr r7, [r1, #8]\n\t"                   \
+    "cmp r0, #0\n\t"                         \
+    "beq 9f\n\t"                             \
+    "lsl r4, r0, r7\n\t"                     \
+    first                                    \
+    "ldr r0, %[up]\n\t"                      \
+    "ldr r6, [r1, #16]\n\t"                  \
+    "ldr r7, [r1, #20]\n\t"                  \
+    "adds r2, #1\n\t"                        \
+    "adds r1, #24\n\t"                       \
+    "lsl r4, r0, r7\n\t"                     \
+    second                                   \
+    "adds r2, #1\n\t"                        \
+    "str r2, %[out]\n\t"                     \
+    "str r1, %[channel]\n\t"
+
+#define OPERANDS(f)                                                                                                         \
+    [channel] "+m"((f)->channel), [out] "+m"((f)->out), [a] "=m"((f)->sum[0]), [b] "=m"((f)->sum[1]), [c] "=m"((f)->sum[2]), \
+        [d] "=m"((f)->sum[3]), [e] "=m"((f)->sum[4]), [f] "=m"((f)->sum[5])                                                  \
+        : [x] "m"((f)->x), [end] "m"((f)->end), [entry] "m"((f)->entry), [second] "m"((f)->second), [next] "m"((f)->next),   \
+          [w] "m"((f)->w),                                                                                                   \
+          [last] "m"((f)->last), [step] "m"((f)->out_step), [up] "m"((f)->up)                                               \
+        : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
+
+/* All filters, or, when they are not tight, the sums of two. */
+static inline __attribute__((always_inline)) void on_three(filters_t *f) {
+    __asm__ volatile("ldr r1, %[channel]\n\t"
+                     "ldr r5, %[w]\n"
+                     "7:\n\t"
+                     "ldr r0, %[entry]\n\t"
+                     "ldr r4, %[x]\n\t"
+                     "ldr r8, [r1]\n\t"
+                     "ldr r11, [r1, #12]\n\t"
+                     "mov r9, r8\n\t"
+                     "mov r10, r8\n\t"
+                     "mov r12, r11\n\t"
+                     "mov lr, r11\n\t" WORDS(BODY3)
+                     VALUES(VALUE("r8", "[r2]") VALUE("r9", "[r2, r3]") VALUE("r10", "[r2, r3, lsl #1]"),
+                            VALUE("r11", "[r2]") VALUE("r12", "[r2, r3]") VALUE("lr", "[r2, r3, lsl #1]"))
+                     "ldr r3, %[second]\n\t"
+                     "ldr r6, %[next]\n\t"
+                     "ldr r0, %[last]\n\t"
+                     "adds r3, #4\n\t"
+                     "add r5, r3\n\t"
+                     "add r5, r6\n\t"
+                     "cmp r1, r0\n\t"
+                     "bne 7b\n\t"
+                     "b 8f\n"
+                     "9:\n\t"
+                     "str r8, %[a]\n\t"
+                     "str r9, %[b]\n\t"
+                     "str r10, %[c]\n\t"
+                     "str r11, %[d]\n\t"
+                     "str r12, %[e]\n\t"
+                     "str lr, %[f]\n"
+                     "8:"
+                     : OPERANDS(f));
 }
 
-static inline void block2(const blocks_t *b, const int8_t *w, sums_t *sum) {
-    const uint32_t *x = b->x;
-    const int8_t *w1 = w + b->terms;
-    int32_t s0 = sum->s0, s1 = sum->s1, s2 = sum->s2, s3 = sum->s3;
-    uint32_t t = (uint32_t)b->words & 3u, x0, x1, x2, x3, u, v;
-    __asm__(FOUR_TIMES(BODY2)
-            : [x] "+r"(x), [w] "+r"(w), [w1] "+r"(w1), [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3),
-              [t] "+r"(t), [a] "=&r"(x0), [b] "=&r"(x1), [c] "=&r"(x2), [d] "=&r"(x3), [u] "=&r"(u), [v] "=&r"(v)
-            : [end] "m"(b->end)
-            : "cc", "memory");
-    *sum = (sums_t){s0, s1, s2, s3, 0, 0};
+static inline __attribute__((always_inline)) void on_two(filters_t *f) {
+    __asm__ volatile("ldr r1, %[channel]\n\t"
+                     "ldr r9, %[w]\n"
+                     "7:\n\t"
+                     "ldr r0, %[second]\n\t"
+                     "mov r5, r9\n\t"
+                     "adds r0, #4\n\t"
+                     "add r9, r0\n\t"
+                     "ldr r0, %[entry]\n\t"
+                     "ldr r4, %[x]\n\t"
+                     "ldr r10, [r1]\n\t"
+                     "ldr r12, [r1, #12]\n\t"
+                     "mov r11, r10\n\t"
+                     "mov lr, r12\n\t" WORDS(BODY2)
+                     VALUES(VALUE("r10", "[r2]") VALUE("r11", "[r2, r3]"), VALUE("r12", "[r2]") VALUE("lr", "[r2, r3]"))
+                     "ldr r6, %[next]\n\t"
+                     "ldr r0, %[last]\n\t"
+                     "add r9, r6\n\t"
+                     "cmp r1, r0\n\t"
+                     "bne 7b\n\t"
+                     "b 8f\n"
+                     "9:\n\t"
+                     "str r10, %[a]\n\t"
+                     "str r11, %[b]\n\t"
+                     "str r12, %[c]\n\t"
+                     "str lr, %[d]\n"
+                     "8:"
+                     : OPERANDS(f));
 }
 
 /* ---- all filters --------------------------------------------------------------------------------------------------- */
@@ -206,11 +288,11 @@ static inline int32_t word(int32_t sum, const uint32_t *x, int32_t patches, uint
     return kf_dot_word(sum, (int16x2_t)x[0], (int16x2_t)x[patches], w);
 }
 
-/* What is left of two filters behind their whole words. */
-static KF_NOINLINE void add_rests(const blocks_t *b, int32_t patches, const int8_t *w, sums_t *sum) {
-    const uint32_t *x = b->end;
-    int32_t *at = &sum->s0;
-    uint32_t first = kf_last_word(w, b->terms), second = kf_last_word(w + b->terms, b->terms);
+/* What is left of two filters, of `terms` values, behind their whole words. */
+static void add_rests(filters_t *f, int32_t patches, int32_t terms) {
+    const uint32_t *x = f->end;
+    int32_t *at = f->sum;
+    uint32_t first = kf_last_word(f->w, terms), second = kf_last_word(f->w + terms, terms);
     int16x2_t even0 = kf_even(first), odd0 = kf_odd(first), even1 = kf_even(second), odd1 = kf_odd(second);
     for (int32_t i = 0; i < patches; i++, at++, x++) {
         int16x2_t even = (int16x2_t)x[0], odd = (int16x2_t)x[patches];
@@ -219,108 +301,83 @@ static KF_NOINLINE void add_rests(const blocks_t *b, int32_t patches, const int8
     }
 }
 
-/* Outputs of two filters that are not tight. */
-static KF_NOINLINE void put_any(const kf_output_t *o, const kf_channel_t *channel, const sums_t *sum, int32_t patches,
-                                int8_t *out, int32_t out_step) {
-    const int32_t *at = &sum->s0;
+/* The values of two filters' sums. up: as in filters_t, for tight outputs. */
+static void put_values(const filters_t *f, const kf_output_t *o, int32_t up, int32_t patches) {
+    const kf_channel_t *channel = f->channel;
+    const int32_t *sum = f->sum;
+    int8_t *out = f->out;
     for (int32_t k = 0; k < 2; k++, channel++, out++) {
-        for (int32_t i = 0; i < patches; i++) {
-            out[i * out_step] = kf_value(o, channel, *at++);
+        int32_t mult = channel->mult, right = channel->right, tight_up = up << right;
+        for (int32_t i = 0; i < patches; i++, sum++) {
+            out[i * f->out_step] = (int8_t)(up != 0 ? kf_tight(*sum, mult, tight_up, right) : kf_value(o, channel, *sum));
         }
     }
 }
 
 /* One filter on each patch. */
-static KF_NOINLINE void one_filter(const kf_filters_t *f, const blocks_t *b, int32_t patches, int32_t filter, int8_t *out,
-                                   int32_t out_step) {
+static KF_NOINLINE void one_filter(const kf_filters_t *f, const kf_patches_t *p, int32_t filter, int8_t *out, int32_t out_step) {
     const kf_channel_t *channel = &f->channels[filter];
-    const int8_t *filter_w = f->w + filter * b->terms;
-    for (int32_t k = 0; k < patches; k++) {
-        const uint32_t *x = b->x + k;
+    const int8_t *filter_w = f->w + filter * p->terms;
+    for (int32_t k = 0; k < p->patches; k++) {
+        const uint32_t *x = p->memory + k;
         const int8_t *w = filter_w;
         int32_t sum = channel->bias;
-        for (int32_t left = b->words; left > 0; left--, x += 2 * patches, w += 4) {
-            sum = word(sum, x, patches, kf_word(w));
+        for (int32_t left = p->terms >> 2; left > 0; left--, x += 2 * p->patches, w += 4) {
+            sum = word(sum, x, p->patches, kf_word(w));
         }
-        if ((b->terms & 3) != 0) {
-            sum = word(sum, x, patches, kf_last_word(filter_w, b->terms));
+        if ((p->terms & 3) != 0) {
+            sum = word(sum, x, p->patches, kf_last_word(filter_w, p->terms));
         }
         out[k * out_step + filter] = kf_value(&f->output, channel, sum);
     }
 }
 
-/* Tight values of one filter. `patches` is a constant. */
-static inline void put_tight(int32_t up, const kf_channel_t *channel, int32_t s0, int32_t s1, int32_t s2, int32_t patches,
-                             int8_t *out, int32_t out_step) {
-    int32_t mult = channel->mult, right = channel->right;
-    up <<= right;
-    out[0] = (int8_t)kf_tight(s0, mult, up, right);
-    out[out_step] = (int8_t)kf_tight(s1, mult, up, right);
-    if (patches == 3) {
-        out[2 * out_step] = (int8_t)kf_tight(s2, mult, up, right);
-    }
-}
-
-/* All filters, two in a turn. `patches` is a constant. */
-static inline __attribute__((always_inline)) void pairs(const kf_filters_t *f, const kf_patches_t *p, int32_t patches,
-                                                        int8_t *out, int32_t out_step) {
-    int32_t terms = p->terms, words = terms >> 2;
-    const blocks_t b = {p->memory, p->memory + 2 * patches * words, words, terms, terms - 4};
+/* An even number of filters, for two or three patches.
+ *
+ * Filters that do not end with a word are taken with the beginning of what follows, which meets the zeros that patches are
+ * filled up with. Behind the last filter nothing may be read: the last two are taken by their whole words, and the rest is added
+ * here. So are those whose outputs are not tight. */
+static KF_NOINLINE void pairs(const kf_filters_t *f, const kf_patches_t *p, int32_t count, int8_t *out, int32_t out_step) {
+    int32_t terms = p->terms, whole = terms >> 2, words = (terms + 3) >> 2, patches = p->patches;
     int32_t up = kf_is_tight(&f->output) ? 2 * f->output.zp + 1 : 0; /* odd, so 0 says no */
-    const int8_t *w = f->w;
-    const kf_channel_t *channel = f->channels, *end = channel + (f->count & ~1);
-    for (; channel != end; channel += 2, w += 2 * terms, out += 2) {
-        int32_t b0 = channel[0].bias, b1 = channel[1].bias;
-        sums_t sum = {b0, b0, b1, b1, 0, 0};
-        if (patches == 3) {
-            sum = (sums_t){b0, b0, b0, b1, b1, b1};
+    const kf_channel_t *end = f->channels + count, *ragged = words != whole ? end - 2 : end;
+    filters_t run = {p->memory, p->memory + 2 * patches * words, words & 3, terms - 4, terms - 4 * words, f->w, f->channels,
+                     ragged, out, out_step, up, {0}};
+    while (run.channel != end) {
+        int32_t last = run.channel == ragged;
+        if (last) {
+            run.end = run.x + 2 * patches * whole;
+            run.entry = whole & 3;
+            run.w = f->w + (count - 2) * terms;
+            run.up = 0;
         }
-        if (words > 0) {
-            if (patches == 3) {
-                block3(&b, w, &sum);
-            } else {
-                block2(&b, w, &sum);
+        if (last && whole == 0) {
+            for (int32_t i = 0; i < 2 * patches; i++) {
+                run.sum[i] = run.channel[i < patches ? 0 : 1].bias;
             }
-        }
-        if ((terms & 3) != 0) {
-            sums_t all = sum;
-            add_rests(&b, patches, w, &all);
-            sum = all;
-        }
-        if (up == 0) {
-            sums_t all = sum;
-            put_any(&f->output, channel, &all, patches, out, out_step);
         } else if (patches == 3) {
-            put_tight(up, channel, sum.s0, sum.s1, sum.s2, 3, out, out_step);
-            put_tight(up, channel + 1, sum.s3, sum.s4, sum.s5, 3, out + 1, out_step);
+            on_three(&run);
         } else {
-            put_tight(up, channel, sum.s0, sum.s1, 0, 2, out, out_step);
-            put_tight(up, channel + 1, sum.s2, sum.s3, 0, 2, out + 1, out_step);
+            on_two(&run);
+        }
+        if (run.up == 0) {
+            if (last) {
+                add_rests(&run, patches, terms);
+            }
+            put_values(&run, &f->output, up, patches);
+            run.w += 2 * terms;
+            run.out += 2;
+            run.channel += 2;
         }
     }
-    if ((f->count & 1) != 0) {
-        one_filter(f, &b, patches, f->count - 1, out - (f->count - 1), out_step);
-    }
-}
-
-static KF_NOINLINE void on_three(const kf_filters_t *f, const kf_patches_t *p, int8_t *out, int32_t out_step) {
-    pairs(f, p, 3, out, out_step);
-}
-
-static KF_NOINLINE void on_two(const kf_filters_t *f, const kf_patches_t *p, int8_t *out, int32_t out_step) {
-    pairs(f, p, 2, out, out_step);
 }
 
 void kf_convolve(const kf_filters_t *f, kf_patches_t *p, int8_t *out, int32_t out_step) {
-    if (p->patches == 3) {
-        on_three(f, p, out, out_step);
-    } else if (p->patches == 2) {
-        on_two(f, p, out, out_step);
-    } else {
-        int32_t words = p->terms >> 2;
-        const blocks_t b = {p->memory, p->memory + 2 * words, words, p->terms, 0};
-        for (int32_t k = 0; k < f->count; k++) {
-            one_filter(f, &b, 1, k, out, out_step);
-        }
+    int32_t in_pairs = p->patches > 1 ? f->count & ~1 : 0;
+    if (in_pairs > 0) {
+        pairs(f, p, in_pairs, out, out_step);
+    }
+    for (int32_t k = in_pairs; k < f->count; k++) {
+        one_filter(f, p, k, out, out_step);
     }
 }
