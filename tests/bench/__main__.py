@@ -19,6 +19,7 @@ from rich.table import Table
 
 from kilofed_tools.errors import KilofedError
 
+from . import markdown
 from .figure import BenchError, Figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,14 @@ def measure(topics: Sequence[str]) -> Iterator[Figure]:
             yield figure
 
 
+def read(path: Path) -> list[Figure]:
+    """The figures that `path` holds. BenchError when it holds none."""
+    try:
+        return [Figure(**row) for row in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError) as error:
+        raise BenchError(f"{path} has no figures ({error}); write them: make bench") from error
+
+
 def print_table(figures: Sequence[Figure]) -> None:
     """On stdout, a line a figure, whatever the width of the terminal."""
     table = Table("figure", "value", "unit", "command", box=None, pad_edge=False)
@@ -59,14 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=TOPICS, help="a topic (repeatable); default: all")
     where = "default: build/bench.json for all topics, nowhere for some"
     parser.add_argument("--out", type=Path, help=f"file to write; {where}")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of README.md instead")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="print what was written, measure nothing")
     options = parser.parse_args(arguments)
     try:
-        figures = list(measure(options.only or TOPICS))
+        figures = read(options.read) if options.read else list(measure(options.only or TOPICS))
     except (BenchError, KilofedError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    print_table(figures)
-    out = options.out or (None if options.only else ROOT / "build" / "bench.json")
+    if options.markdown:
+        print("\n\n".join(markdown.tables(figures)))
+    else:
+        print_table(figures)
+    nowhere = options.only or options.read
+    out = options.out or (None if nowhere else ROOT / "build" / "bench.json")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps([dataclasses.asdict(figure) for figure in figures], indent=1) + "\n")

@@ -142,6 +142,31 @@ def test_benchmark_models_that_are_not_here(
     assert [name for name, file in infer.FOREIGN.items() if file in said] == ["kws", "ad", "vww"]
 
 
+def test_the_readme_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = [
+        Figure("board.b.flash", 12_345, "B", "c"),
+        Figure("infer.kws.m4f.instructions", 5_000_000, "instructions", "c"),
+        Figure("infer.kws.m4f.ratio_to_cmsis_nn", 0.692, "ratio", "c"),
+        Figure("infer.ic.m0.instructions", 97_000_000, "instructions", "c"),
+        Figure("infer.ic.m0.flash", 17_000, "B", "c"),
+        Figure("train.m3.instructions_per_mac", 5.9, "instructions", "c"),
+    ]
+    file = tmp_path / "bench.json"
+    file.write_text(json.dumps([dataclasses.asdict(figure) for figure in figures]))
+    assert bench.main(["--markdown", "--read", str(file)]) == 0
+    boards, speed, size, train = capsys.readouterr().out.strip().split("\n\n")
+    assert boards.splitlines()[-1] == "| b | 12 345 | - | - |"
+    assert speed.splitlines()[2:] == [
+        "| KWS: million instructions | - | - | 5.000 | - | - | - |",
+        "| by CMSIS-NN's | - | - | 0.692 | - | - | - |",
+        "| IC: million instructions | 97.00 | - | - | - | - | - |",
+    ]
+    assert size.splitlines()[-1] == "| flash | 17 000 | - | - | - | - | - |"
+    assert train.splitlines()[0] == "| M3 |" and train.splitlines()[-1] == "| 5.9 |"
+    assert bench.main(["--read", str(tmp_path / "none")]) == 1
+    assert "make bench" in capsys.readouterr().err
+
+
 def test_a_wrong_byte_is_found() -> None:
     """The oracle accepts its own answer and refuses any other, in outputs and in features."""
     pytest.importorskip("tflite_micro")

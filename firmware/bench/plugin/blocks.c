@@ -12,8 +12,11 @@
  *
  * FILE gets, a line each, numbers in decimal:
  *     part PASS PART                               before blocks of that part, which may come in several pieces
- *     block ID ADDRESS INSTRUCTIONS BYTES RUNS     ID: 0, 1, ... the same block in all parts
+ *     block ID ADDRESS INSTRUCTIONS BYTES RUNS EXTRA   ID: 0, 1, ... the same block in all parts
  *     next ID ID COUNT                             how often the second block came directly after the first
+ *
+ * EXTRA is how many more transfers the block's loads and stores took than they would, were all aligned: 1 for a halfword at an odd
+ * address and for a word at one that is even but no multiple of four, 2 for a word at an odd one.
  *
  * The few declarations that a plugin needs of QEMU's interface, version 1 (QEMU 4.2 on), stand here, since distributions do not
  * ship its header.
@@ -42,10 +45,11 @@ size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
-/* access 2: stores. */
+/* access 3: loads and stores. */
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn,
-                                      void (*stored)(unsigned vcpu, uint32_t info, uint64_t address, void *data), int flags,
+                                      void (*accessed)(unsigned vcpu, uint32_t info, uint64_t address, void *data), int flags,
                                       int access, void *data);
+unsigned qemu_plugin_mem_size_shift(uint32_t info);
 
 EXPORT extern const int qemu_plugin_version;
 EXPORT const int qemu_plugin_version = 1;
@@ -62,7 +66,7 @@ typedef struct edge {
 
 struct block {
     block_t *next; /* in its bucket */
-    uint64_t address, runs;
+    uint64_t address, runs, extra;
     uint32_t id, instructions, bytes;
     uint32_t edges, room;
     edge_t *edge; /* the latest one first: nearly always the wanted one */
@@ -135,13 +139,14 @@ static void flush(void) {
             if (block->runs == 0 && block->edges == 0) {
                 continue;
             }
-            fprintf(out, "block %" PRIu32 " %" PRIu64 " %" PRIu32 " %" PRIu32 " %" PRIu64 "\n", block->id, block->address,
-                    block->instructions, block->bytes, block->runs);
+            fprintf(out, "block %" PRIu32 " %" PRIu64 " %" PRIu32 " %" PRIu32 " %" PRIu64 " %" PRIu64 "\n", block->id,
+                    block->address, block->instructions, block->bytes, block->runs, block->extra);
             for (uint32_t k = 0; k < block->edges; k++) {
                 fprintf(out, "next %" PRIu32 " %" PRIu32 " %" PRIu64 "\n", block->id, block->edge[k].to->id,
                         block->edge[k].count);
             }
             block->runs = 0;
+            block->extra = 0;
             block->edges = 0;
         }
     }
@@ -171,11 +176,21 @@ static void executed(unsigned vcpu, void *data) {
     }
 }
 
-static void stored(unsigned vcpu, uint32_t info, uint64_t address, void *data) {
+static void marked(unsigned vcpu, uint32_t info, uint64_t address, void *data) {
     (void)vcpu, (void)info, (void)data;
     if (counting && address >= marks && address < marks + MARKS && part != address - marks + 1) {
         flush();
         part = address - marks + 1;
+    }
+}
+
+/* A block's callback comes before those of its accesses, so `before` is the block of this one. */
+static void accessed(unsigned vcpu, uint32_t info, uint64_t address, void *data) {
+    const unsigned shift = qemu_plugin_mem_size_shift(info);
+
+    (void)vcpu, (void)data;
+    if (counting && before != NULL && shift != 0 && (address & 3u) != 0) {
+        before->extra += shift == 1 ? address & 1u : 1u + (address & 1u);
     }
 }
 
@@ -188,8 +203,9 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         bytes += qemu_plugin_insn_size(insn);
         if (at_teller != 0 && qemu_plugin_tb_vaddr(tb) - at_teller < TELLER_BYTES) {
-            qemu_plugin_register_vcpu_mem_cb(insn, stored, 0, 2, NULL);
+            qemu_plugin_register_vcpu_mem_cb(insn, marked, 0, 3, NULL);
         }
+        qemu_plugin_register_vcpu_mem_cb(insn, accessed, 0, 3, NULL);
     }
     qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, 0,
                                          find(qemu_plugin_tb_vaddr(tb), (uint32_t)instructions, (uint32_t)bytes));

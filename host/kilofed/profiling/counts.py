@@ -30,9 +30,12 @@ class Block:
 
 @dataclass
 class Part:
-    """A stretch of execution. runs: block -> times; follows: (block, the next one) -> times."""
+    """A stretch of execution. runs: block -> times; follows: (block, the next one) -> times; extra: block ->
+    transfers that misaligned loads and stores took beyond one each.
+    """
 
     runs: Counter[Block] = field(default_factory=Counter)
+    extra: Counter[Block] = field(default_factory=Counter)
     follows: Counter[tuple[Block, Block]] = field(default_factory=Counter)
 
     @property
@@ -71,6 +74,7 @@ def read(path: Path) -> dict[int, dict[int, Part]]:
         elif what == "block":
             block = blocks.setdefault(values[0], Block(*values[1:4]))
             part.runs[block] += values[4]
+            part.extra[block] += values[5]
         elif what == "next":
             edges.append((part, values[0], values[1], values[2]))
         else:
@@ -97,7 +101,9 @@ class Pricing:
             if name.startswith(OURS):
                 continue
             fixed = self._price(block)
-            cost = Cost(block.instructions * count, {core: n * count for core, n in fixed.items()})
+            extra = part.extra[block]
+            cycles = {core: n * count + self._timings[core].extra * extra for core, n in fixed.items()}
+            cost = Cost(block.instructions * count, cycles)
             found[name] = found.get(name, NOTHING) + cost
         for (before, after), count in part.follows.items():
             name = self.function(before.address)

@@ -2,9 +2,9 @@
 
 A model, not a measurement: exact counts of executed instructions (`kilofed.profiling.counts`), priced with
 the instruction timings of the core's Technical Reference Manual. No wait states, no bus that is shared, no
-cache, no interrupt, and everything aligned: silicon that runs from flash with wait states is slower. An
-instruction whose condition fails counts as if it were executed. What is assumed where the manual gives a
-range, or nothing, is said here beside the number.
+cache, no interrupt: silicon that runs from flash with wait states is slower. An instruction whose condition
+fails counts as if it were executed. What is assumed where the manual gives a range, or nothing, is said here
+beside the number.
 
 A block of code has a price of its own, which depends on the order of its instructions, since loads overlap
 with their neighbours; the instruction that ends it has another one when it branches.
@@ -30,7 +30,8 @@ class Timings:
     source: which manual and table, or what else the numbers rest on. estimated: there is no official table.
     price: of each kind when it does not branch; what is not listed takes one cycle. taken: cycles more when
     it branches. misaligned: cycles more when the target is a 32-bit instruction across two words, which takes
-    two fetches. body: prices the instructions of a block, none of them branching.
+    two fetches. extra: cycles of each further transfer of a misaligned load or store. body: prices the
+    instructions of a block, none of them branching.
     """
 
     core: str
@@ -39,6 +40,7 @@ class Timings:
     price: Mapping[Kind, Price]
     taken: Mapping[Kind, int]
     misaligned: int
+    extra: int
     body: Callable[[Timings, Sequence[Instruction]], int]
 
     def of(self, instruction: Instruction) -> int:
@@ -164,6 +166,7 @@ M0 = Timings(
     # B and Bcc 3, BL 4, BX and BLX 3, ADD or MOV to pc 3, POP with pc 4 + N.
     taken={Kind.BRANCH: 2, Kind.CALL: 3, Kind.BRANCH_REGISTER: 2, Kind.POP_PC: 3},
     misaligned=0,
+    extra=0,  # such an access is a fault
     body=one_by_one,
 )
 
@@ -211,6 +214,7 @@ M3 = Timings(
         Kind.TABLE_BRANCH: 3,
     },
     misaligned=1,
+    extra=1,  # section 3.3.2: one cycle more, two for a word at an odd address
     body=loads_in_a_row,
 )
 
@@ -258,6 +262,7 @@ M7 = Timings(
         Kind.TABLE_BRANCH: 4,
     },
     misaligned=0,
+    extra=0,  # 64 bits are read at once
     body=in_pairs,
 )
 
@@ -288,6 +293,7 @@ M55 = Timings(
         Kind.LOOP_END: 0,
     },
     misaligned=0,
+    extra=1,
     body=in_beats,
 )
 

@@ -76,6 +76,11 @@ _OF_GCC = {
     "cortex-m55": "m55",
 }
 
+_ALIGNED = (
+    "m0",
+    "m0plus",
+)  # Armv6-M: a misaligned access is a fault; the Cortex-M3 that runs it here allows it
+
 STACK_FREE = 1024  # of the stack, not counted: any firmware has as much
 
 _JOB = struct.Struct("<4sII")
@@ -270,7 +275,14 @@ def count(
         raise EmulatorError(
             f"{QEMU} counts {known} for {_KNOWN_INSTRUCTIONS} instructions", "use QEMU 7.2", board=core.board
         )
-    return answer, rows, passes[_PASSES - 1]
+    parts = passes[_PASSES - 1]
+    if core.timings[0] in _ALIGNED and any(sum(part.extra.values()) for part in parts.values()):
+        raise EmulatorError(
+            f"the code for {core.name} makes misaligned accesses, which are faults on that core",
+            "find the operator with: kilofed profile MODEL --board mps2-an385",
+            board=core.board,
+        )
+    return answer, rows, parts
 
 
 def run_file(
