@@ -49,7 +49,7 @@ static void put_row(const kf_conv_t *c, kf_patches_t *p, int32_t index, int32_t 
     }
 }
 
-/* The patch of output column out_x, for the group whose channels begin at `channel`. */
+/* The patch of output column out_x, for the group whose channels begin at `channel`; the window may reach out of the image. */
 static void put(const kf_conv_t *c, kf_patches_t *p, int32_t index, kf_row_t at, int32_t out_x, int32_t channel) {
     const kf_window_t *g = &c->g;
     int32_t depth = c->node->in[1].dims[3];
@@ -72,10 +72,23 @@ static void put(const kf_conv_t *c, kf_patches_t *p, int32_t index, kf_row_t at,
     }
 }
 
+/* Where the first of the window's rows begins, relative to the input, when all of them lie inside the image, `step` values apart
+ * (rows that are kept in a ring may not); else negative. */
+static int32_t whole_rows(const kf_conv_t *c, kf_row_t at, int32_t step) {
+    const kf_window_t *g = &c->g;
+    int32_t y = at.y * g->stride_h - g->pad_h;
+    int32_t first = kf_conv_input_row(c, at.b, y);
+    int32_t last = kf_conv_input_row(c, at.b, y + (g->k_h - 1) * g->dilation_h);
+    return last < 0 || last - first != (g->k_h - 1) * step ? -1 : first;
+}
+
 static void conv_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
     const kf_window_t *g = &c->g;
     int32_t depth = c->node->in[1].dims[3];
     int32_t groups = g->in_c / depth;
+    int32_t step = g->dilation_h * g->in_w * g->in_c;
+    int32_t rows = g->k_w == 1 || g->dilation_w * g->in_c == depth ? whole_rows(c, at, step) : -1;
+    int32_t room = g->in_w - 1 - (g->k_w - 1) * g->dilation_w; /* the last column that a whole window begins in */
     kf_patches_t p = {c->scratch, (int32_t)terms_of(c->node), -c->node->in[0].zp, 0, 0, 0};
     kf_filters_t f = {NULL, NULL, g->out_c / groups, c->output};
     for (int32_t out_x = 0, some; out_x < g->out_w; out_x += some) {
@@ -89,16 +102,23 @@ static void conv_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
         p.patches = some;
         f.w = (const int8_t *)c->io->in[1];
         f.channels = c->channels;
-        for (int32_t group = 0; group < groups; group++) {
+        for (int32_t channel = 0; channel < g->in_c; channel += depth) {
             p.filled = 0;
             for (int32_t k = 0; k < some; k++) {
-                put(c, &p, k, at, out_x + k, group * depth);
+                int32_t x = (out_x + k) * g->stride_w - g->pad_w;
+                if (rows >= 0 && x >= 0 && x <= room) {
+                    const int8_t *from = (const int8_t *)c->io->in[0] + rows + x * g->in_c + channel;
+                    kf_patch_fill(&p, k, from, g->k_w * depth, g->k_h, step);
+                } else {
+                    put(c, &p, k, at, out_x + k, channel);
+                }
             }
-            kf_convolve(&f, &p, out + group * f.count, g->out_c);
+            kf_convolve(&f, &p, out, g->out_c);
             f.w += f.count * p.terms;
             f.channels += f.count;
+            out += f.count;
         }
-        out += some * g->out_c;
+        out += (some - 1) * g->out_c;
     }
 }
 

@@ -34,8 +34,7 @@ static void prepare(const kf_node_t *node, const kf_io_t *io, uint32_t terms, kf
         channel->bias = kf_channel_bias(node, io, c);
         channel->mult = by.mult;
         channel->right = by.mult == 0 ? 0 : -1 - by.shift;
-        uint32_t size = channel->bias < 0 ? 0u - (uint32_t)channel->bias : (uint32_t)channel->bias;
-        if (channel->right < 0 || channel->right > KF_RIGHT_NARROW || terms > 1u << 14 || size >= (1u << 30) - (terms << 15)) {
+        if (!kf_channel_narrow(channel, terms)) {
             to->narrow = 0;
         }
         if (node->op->code == KF_BUILTIN_CONV_2D) {

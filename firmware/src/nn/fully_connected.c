@@ -38,26 +38,25 @@ static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32
     int8_t *out = (int8_t *)io->out + first;
     int8_t *end = out + count;
     int32_t x_offset = -node->in[0].zp;
-    kf_channel_t channel[4];
+    kf_channel_t channel[KF_DOTS_MAX];
     kf_output_t output = {node->out.zp, range.low, range.high, 0};
     kf_requant_t by = kf_channel_requant(node, 0);
     while (out != end) {
-        int32_t some = end - out >= 4 && c + 4 <= classes ? 4 : 1;
-        int32_t sum[4];
+        int32_t some = classes - c < KF_DOTS_MAX ? classes - c : KF_DOTS_MAX;
+        int32_t sum[KF_DOTS_MAX];
+        some = end - out < some ? (int32_t)(end - out) : some;
+        output.narrow = 1;
         for (int32_t k = 0; k < some; k++) {
-            sum[k] = kf_channel_bias(node, io, c + k);
             if (node->in[1].scales > 1) {
                 by = kf_channel_requant(node, c + k);
             }
+            channel[k].bias = kf_channel_bias(node, io, c + k);
             channel[k].mult = by.mult;
-            channel[k].right = -1 - by.shift;
+            channel[k].right = by.mult == 0 ? 0 : -1 - by.shift;
+            output.narrow &= kf_channel_narrow(&channel[k], (uint32_t)features);
+            sum[k] = channel[k].bias;
         }
-        const int8_t *w = (const int8_t *)io->in[1] + c * features;
-        if (some == 4) {
-            kf_dot4(x, x_offset, w, features, sum);
-        } else {
-            kf_dot1(x, x_offset, w, features, sum);
-        }
+        kf_dots(x, x_offset, (const int8_t *)io->in[1] + c * features, features, some, sum);
         kf_finish(&output, channel, sum, some, out);
         out += some;
         c += some;

@@ -18,7 +18,7 @@ void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t
 /* ---- fully connected --------------------------------------------------------------------------------------------- */
 
 /* Four filters share what is loaded of the image. */
-void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+static void dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
     const int8_t *w1 = w + terms;
     const int8_t *w2 = w1 + terms;
     const int8_t *w3 = w2 + terms;
@@ -37,12 +37,21 @@ void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, 
     sum[3] = (int32_t)sum3;
 }
 
-void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+static void dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
     uint32_t total = (uint32_t)*sum;
     for (int32_t i = 0; i < terms; i++) {
         total += (uint32_t)(w[i] * (x[i] + x_offset));
     }
     *sum = (int32_t)total;
+}
+
+void kf_dots(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t count, int32_t *sum) {
+    for (; count >= 4; count -= 4, w += 4 * terms, sum += 4) {
+        dot4(x, x_offset, w, terms, sum);
+    }
+    for (; count > 0; count--, w += terms) {
+        dot1(x, x_offset, w, terms, sum++);
+    }
 }
 
 /* ---- convolution: two patches of int16, one behind the other ------------------------------------------------------- */
@@ -64,6 +73,12 @@ void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, i
     int32_t x_offset = p->x_offset;
     for (int32_t i = 0; i < count; i++) {
         to[i] = x == NULL ? 0 : (int16_t)(x[i] + x_offset);
+    }
+}
+
+void kf_patch_fill(kf_patches_t *p, int32_t index, const int8_t *x, int32_t count, int32_t rows, int32_t step) {
+    for (int32_t at = 0; rows > 0; rows--, at += count, x += step) {
+        kf_patch_put(p, index, at, x, count);
     }
 }
 

@@ -28,6 +28,12 @@ typedef struct kf_channel {
     int32_t right; /* -1 - shift of kf_requant_t: -31..30; from 0 on the value is shifted right by right + 1 places */
 } kf_channel_t;
 
+/* 1: sums of the channel's bias and `terms` products, whatever the input, suit kf_requant_narrow(). A product is below 2^15. */
+static inline int32_t kf_channel_narrow(const kf_channel_t *channel, uint32_t terms) {
+    uint32_t size = channel->bias < 0 ? 0u - (uint32_t)channel->bias : (uint32_t)channel->bias;
+    return channel->right >= 0 && channel->right <= KF_RIGHT_NARROW && terms <= 1u << 14 && size < (1u << 30) - (terms << 15);
+}
+
 /* How sums become values. */
 typedef struct kf_output {
     int32_t zp, low, high; /* -128..127 */
@@ -39,9 +45,9 @@ void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t
 
 /* ---- fully connected --------------------------------------------------------------------------------------------- */
 
-/* sum[k] += the products of x[terms] and filter k of w[4][terms] (of w[terms]), terms >= 1. */
-void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum);
-void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum);
+/* sum[k] += the products of x[terms] and filter k of w[count][terms]; terms >= 1. */
+enum { KF_DOTS_MAX = 12 };
+void kf_dots(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t count, int32_t *sum);
 
 /* ---- convolution ------------------------------------------------------------------------------------------------- */
 
@@ -67,6 +73,10 @@ int32_t kf_patches_at_once(const kf_patches_t *p);
 /* Values [at, at + count) of patch `index` are x[count]; x NULL: they lie outside the image, whose value there is the zero point.
  * Patches are filled one after another, each from its first value to its last. count >= 0. */
 void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count);
+
+/* All of patch `index` at once, for windows inside the image: `rows` runs of `count` values each, one after another in the patch, x the
+ * first, and each `step` values behind the one before. */
+void kf_patch_fill(kf_patches_t *p, int32_t index, const int8_t *x, int32_t count, int32_t rows, int32_t step);
 
 /* What a filter's bias needs beside itself: 0 in families whose patches hold x + x_offset, and x_offset times the sum of w[terms]
  * in those whose patches hold the image as it is. Asked once a filter and inference. */

@@ -1,7 +1,7 @@
 /* FULLY_CONNECTED on cores with the DSP extension. */
 #include "words.h"
 
-/* The loop of kf_dot4(), from x to `end` (one word at least). Written out because it just fits into the registers, with two
+/* The loop of dot4(), from x to `end` (one word at least). Written out because it just fits into the registers, with two
  * pointers for four filters and the end on the stack; GCC 12.2 moves pointers and sums up and down, 31 instructions for 26. */
 static inline void dot_words(const int8_t *x, const int8_t *end, const int8_t *w, int32_t filter, int16x2_t offset,
                              int32_t *sum) {
@@ -53,7 +53,7 @@ void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t
 
 /* ---- fully connected --------------------------------------------------------------------------------------------- */
 
-void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+static void dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
     int32_t in_words = terms & ~3;
     if (in_words != 0) {
         dot_words(x, x + in_words, w, terms, kf_both(x_offset), sum);
@@ -68,7 +68,7 @@ void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, 
     }
 }
 
-void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+static void dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
     int16x2_t offset = kf_both(x_offset);
     int32_t total = *sum;
     int32_t i = 0;
@@ -80,4 +80,13 @@ void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, 
         total = __smlabb(w[i], x[i] + x_offset, total);
     }
     *sum = total;
+}
+
+void kf_dots(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t count, int32_t *sum) {
+    for (; count >= 4; count -= 4, w += 4 * terms, sum += 4) {
+        dot4(x, x_offset, w, terms, sum);
+    }
+    for (; count > 0; count--, w += terms) {
+        dot1(x, x_offset, w, terms, sum++);
+    }
 }

@@ -162,7 +162,7 @@ int32_t kf_patch_bias(const int8_t *w, int32_t terms, int32_t x_offset) {
 
 /* ---- fully connected --------------------------------------------------------------------------------------------- */
 
-void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+static void dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
     int32_t offset[4];
     for (int32_t k = 0; k < 4; k++) {
         offset[k] = kf_patch_bias(w + k * terms, terms, x_offset);
@@ -171,8 +171,17 @@ void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, 
     vstrwq_s32(sum, vaddq_s32(total, vector_of(four(x, w, terms))));
 }
 
-void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+static void dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
     *sum = (int32_t)((uint32_t)*sum + dot(x, w, terms) + (uint32_t)kf_patch_bias(w, terms, x_offset));
+}
+
+void kf_dots(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t count, int32_t *sum) {
+    for (; count >= 4; count -= 4, w += 4 * terms, sum += 4) {
+        dot4(x, x_offset, w, terms, sum);
+    }
+    for (; count > 0; count--, w += terms) {
+        dot1(x, x_offset, w, terms, sum++);
+    }
 }
 
 /* ---- convolution: patches of int8, one behind the other ------------------------------------------------------------ */
@@ -197,6 +206,12 @@ void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, i
     if (count > 0) {
         mve_pred16_t tail = vctp8q((uint32_t)count);
         vstrbq_p_s8(to, vldrbq_z_s8(x, tail), tail);
+    }
+}
+
+void kf_patch_fill(kf_patches_t *p, int32_t index, const int8_t *x, int32_t count, int32_t rows, int32_t step) {
+    for (int32_t at = 0; rows > 0; rows--, at += count, x += step) {
+        kf_patch_put(p, index, at, x, count);
     }
 }
 

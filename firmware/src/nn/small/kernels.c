@@ -117,8 +117,9 @@ void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t
 
 /* ---- fully connected --------------------------------------------------------------------------------------------- */
 
-/* x and w point behind their last value; sum[4], one for each filter. */
-void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+/* Four filters share what is loaded of the image, where it is not zero. x and w point behind their last value, and one index,
+ * from -terms up, serves all five pointers. */
+static void dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
     const int8_t *w1, *w2, *w3;
     x += terms;
     w += terms;
@@ -127,40 +128,59 @@ void kf_dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, 
     w3 = w2 + terms;
     int32_t sum0 = sum[0], sum1 = sum[1], sum2 = sum[2], sum3 = sum[3];
     int32_t i = -terms, value, product;
-    __asm__(".syntax unified\n"
-            "1:\n\t"
-            "ldrsb %[v], [%[x], %[i]]\n\t"
-            "ldrsb %[p], [%[w], %[i]]\n\t"
-            "add %[v], %[offset]\n\t"
-            "muls %[p], %[v]\n\t"
-            "add %[s0], %[p]\n\t"
-            "ldrsb %[p], [%[w1], %[i]]\n\t"
-            "muls %[p], %[v]\n\t"
-            "add %[s1], %[p]\n\t"
-            "ldrsb %[p], [%[w2], %[i]]\n\t"
-            "muls %[p], %[v]\n\t"
-            "add %[s2], %[p]\n\t"
-            "ldrsb %[p], [%[w3], %[i]]\n\t"
-            "muls %[p], %[v]\n\t"
-            "add %[s3], %[p]\n\t"
-            "adds %[i], #1\n\t"
-            "bne 1b"
-            : [i] "+l"(i), [v] "=&l"(value), [p] "=&l"(product), [s0] "+h"(sum0), [s1] "+h"(sum1), [s2] "+h"(sum2),
-              [s3] "+h"(sum3)
-            : [x] "l"(x), [w] "l"(w), [w1] "l"(w1), [w2] "l"(w2), [w3] "l"(w3), [offset] "h"(x_offset)
-            : "cc", "memory");
+#define ONE                            \
+    "ldrsb %[v], [%[x], %[i]]\n\t"     \
+    "add %[v], %[offset]\n\t"          \
+    "cmp %[v], #0\n\t"                 \
+    "beq 3f\n\t"                       \
+    "ldrsb %[p], [%[w], %[i]]\n\t"     \
+    "muls %[p], %[v]\n\t"              \
+    "add %[s0], %[p]\n\t"              \
+    "ldrsb %[p], [%[w1], %[i]]\n\t"    \
+    "muls %[p], %[v]\n\t"              \
+    "add %[s1], %[p]\n\t"              \
+    "ldrsb %[p], [%[w2], %[i]]\n\t"    \
+    "muls %[p], %[v]\n\t"              \
+    "add %[s2], %[p]\n\t"              \
+    "ldrsb %[p], [%[w3], %[i]]\n\t"    \
+    "muls %[p], %[v]\n\t"              \
+    "add %[s3], %[p]\n"                \
+    "3:\n\t"                           \
+    "adds %[i], #1\n\t"
+    __asm__ volatile(".syntax unified\n\t"
+                     "lsrs %[v], %[i], #1\n\t"
+                     "bcc 2f\n\t" /* an even number of them */
+                     ONE
+                     "beq 4f\n"
+                     "2:\n\t" ONE ONE
+                     "bne 2b\n"
+                     "4:"
+                     : [i] "+l"(i), [v] "=&l"(value), [p] "=&l"(product), [s0] "+h"(sum0), [s1] "+h"(sum1),
+                       [s2] "+h"(sum2), [s3] "+h"(sum3)
+                     : [x] "l"(x), [w] "l"(w), [w1] "l"(w1), [w2] "l"(w2), [w3] "l"(w3), [offset] "h"(x_offset)
+                     : "cc", "memory");
+#undef ONE
     sum[0] = sum0;
     sum[1] = sum1;
     sum[2] = sum2;
     sum[3] = sum3;
 }
 
-void kf_dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
+static void dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
     uint32_t total = (uint32_t)*sum;
     for (int32_t i = 0; i < terms; i++) {
         total += (uint32_t)(w[i] * (x[i] + x_offset));
     }
     *sum = (int32_t)total;
+}
+
+void kf_dots(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t count, int32_t *sum) {
+    for (; count >= 4; count -= 4, w += 4 * terms, sum += 4) {
+        dot4(x, x_offset, w, terms, sum);
+    }
+    for (; count > 0; count--, w += terms) {
+        dot1(x, x_offset, w, terms, sum++);
+    }
 }
 
 /* ---- convolution: one patch, a list of its values that are not zero ------------------------------------------------- */
@@ -216,6 +236,15 @@ void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, i
     }
 }
 
+void kf_patch_fill(kf_patches_t *p, int32_t index, const int8_t *x, int32_t count, int32_t rows, int32_t step) {
+    uint32_t *to = p->memory, at = 0;
+    (void)index;
+    for (; rows > 0; rows--, at += (uint32_t)count, x += step) {
+        to = list(to, x, p->x_offset, at, count);
+    }
+    p->filled = (int32_t)(to - p->memory);
+}
+
 /* Four filters on the list [at, end), which is not empty. */
 static inline void listed4(const uint32_t *at, const uint32_t *end, const int8_t *w, int32_t terms, int32_t *sum) {
     const int8_t *w1 = w + terms;
@@ -238,10 +267,18 @@ static inline void listed4(const uint32_t *at, const uint32_t *end, const int8_t
     "ldrsb %[p], [%[w3], %[i]]\n\t"       \
     "muls %[p], %[v]\n\t"                 \
     "add %[s3], %[p]\n\t"
-    __asm__(".syntax unified\n"
-            "1:\n\t" ONE
-            "cmp %[at], %[end]\n\t"
-            "bne 1b"
+    __asm__ volatile(".syntax unified\n\t"
+                     "mov %[p], %[end]\n\t"
+                     "subs %[p], %[p], %[at]\n\t"
+                     "lsrs %[p], %[p], #3\n\t"
+                     "bcc 1f\n\t" /* an even number of them */
+                     ONE
+                     "cmp %[at], %[end]\n\t"
+                     "beq 2f\n"
+                     "1:\n\t" ONE ONE
+                     "cmp %[at], %[end]\n\t"
+                     "bne 1b\n"
+                     "2:"
             : [at] "+l"(at), [i] "=&l"(place), [v] "=&l"(value), [p] "=&l"(product), [s0] "+h"(sum0), [s1] "+h"(sum1),
               [s2] "+h"(sum2), [s3] "+h"(sum3)
             : [w] "l"(w), [w1] "l"(w1), [w2] "l"(w2), [w3] "l"(w3), [end] "h"(end)

@@ -49,16 +49,47 @@ static inline uint32_t *list(uint32_t *to, const int8_t *x, int32_t x_offset, in
     return to;
 }
 
+/* Every second int16 from `to` on. */
+static inline int16_t *widen(int16_t *to, const int8_t *x, int32_t x_offset, int32_t count) {
+    for (; count >= 4; count -= 4, x += 4, to += 8) {
+        to[0] = (int16_t)(x[0] + x_offset);
+        to[2] = (int16_t)(x[1] + x_offset);
+        to[4] = (int16_t)(x[2] + x_offset);
+        to[6] = (int16_t)(x[3] + x_offset);
+    }
+    for (; count > 0; count--, to += 2) {
+        *to = (int16_t)(*x++ + x_offset);
+    }
+    return to;
+}
+
 void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, int32_t count) {
+    int16_t *to = (int16_t *)(p->memory + at) + index;
     if (p->patches == 1) {
         if (x != NULL) {
             p->filled = (int32_t)(list(p->memory + p->filled, x, p->x_offset, at, count) - p->memory);
         }
-        return;
+    } else if (x != NULL) {
+        widen(to, x, p->x_offset, count);
+    } else {
+        for (; count > 0; count--, to += 2) {
+            *to = 0;
+        }
     }
-    int16_t *to = (int16_t *)(p->memory + at) + index;
-    for (; count > 0; count--, to += 2) {
-        *to = x == NULL ? 0 : (int16_t)(*x++ + p->x_offset);
+}
+
+void kf_patch_fill(kf_patches_t *p, int32_t index, const int8_t *x, int32_t count, int32_t rows, int32_t step) {
+    if (p->patches == 1) {
+        uint32_t *to = p->memory;
+        for (int32_t at = 0; rows > 0; rows--, at += count, x += step) {
+            to = list(to, x, p->x_offset, at, count);
+        }
+        p->filled = (int32_t)(to - p->memory);
+    } else {
+        int16_t *to = (int16_t *)p->memory + index;
+        for (; rows > 0; rows--, x += step) {
+            to = widen(to, x, p->x_offset, count);
+        }
     }
 }
 
@@ -180,6 +211,7 @@ static inline void whole3(const uint32_t *at, const int8_t *w, int32_t terms, in
 static void whole1(const uint32_t *at, const int8_t *w, int32_t terms, int32_t sum[2]) {
     const int16_t *x = (const int16_t *)(const void *)at;
     uint32_t a = (uint32_t)sum[0], b = (uint32_t)sum[1];
+#pragma GCC unroll 4
     for (; terms > 0; terms--, x += 2, w++) {
         a += (uint32_t)(x[0] * *w);
         b += (uint32_t)(x[1] * *w);
