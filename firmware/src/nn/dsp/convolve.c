@@ -100,15 +100,12 @@ void kf_patch_put(kf_patches_t *p, int32_t index, int32_t at, const int8_t *x, i
     }
 }
 
-<<<<<<< /tmp/w/m0m3/tree/firmware/src/nn/dsp/convolve.c
 void kf_patch_fill(kf_patches_t *p, int32_t index, const int8_t *x, int32_t count, int32_t rows, int32_t step) {
     for (int32_t at = 0; rows > 0; rows--, at += count, x += step) {
         kf_patch_put(p, index, at, x, count);
     }
 }
 
-/* ---- blocks: whole words of weights -------------------------------------------------------------------------------- */
-=======
 /* ---- two filters after two --------------------------------------------------------------------------------------- */
 
 /* What the loops below work with. It stays in memory: all fourteen registers hold sums, patches and weights. */
@@ -124,7 +121,6 @@ typedef struct filters {
     int32_t up;     /* 2 zp + 1 for tight outputs; 0: leave the sums of two filters in `sum` */
     int32_t sum[6]; /* of the first filter on each patch, then of the second */
 } filters_t;
->>>>>>> /tmp/w/m0m3/h
 
 /* Whole words of two filters on all patches: r0, the way into four bodies of four products of each; r4, the patches. */
 #define WORDS(body)                                                   \
