@@ -15,10 +15,12 @@ from kilofed.boards.build import TOOLS, link
 from kilofed.errors import BuildError, FitError, ToolMissingError
 from kilofed_tools.adapt import adapt
 from kilofed_tools.errors import ModelError
+from kilofed_tools.tflite import read_model
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "models" / "digits" / "digits.tflite"
 FOREIGN = ROOT / "tests" / "data" / "foreign" / "plain.tflite"
+OPERATORS = ROOT / "firmware" / "src" / "nn" / "ops.def"
 MEMORY = (".vectors", ".header", ".text", ".data", ".bss", ".pool", ".model")
 
 missing = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -66,6 +68,19 @@ def test_a_prediction_equals_the_linker_map(name: str, model: str, models: dict[
     assert found[".model"][0] + found[".model"][1] == flash_end, "the model is last"
     assert image.model == data
     predicted.check()
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_an_image_computes_what_its_model_uses(every: bool) -> None:
+    """Its operators and no others, or all of them when asked; the prediction knows of both."""
+    board = load("microbit")
+    image = build(board, DIGITS, all_operators=every)
+    symbols = subprocess.run(["arm-none-eabi-nm", image.elf], check=True, capture_output=True, text=True)
+    linked = set(re.findall(r" kf_op_(\w+)$", symbols.stdout, re.MULTILINE)) - {"find", "work"}
+    named = dict(re.findall(r"^KF_OP\((\w+), (\w+),", OPERATORS.read_text(), re.MULTILINE))
+    wanted = named.keys() if every else {op.name for op in read_model(DIGITS.read_bytes()).operators}
+    assert linked == {named[name] for name in wanted}
+    assert predict(board, DIGITS.read_bytes(), all_operators=every).flash_bytes == image.flash_bytes
 
 
 @pytest.mark.parametrize("name", names())
@@ -165,7 +180,7 @@ def test_presets_build_by_hand(tmp_path: Path) -> None:
     )
     subprocess.run(["cmake", "--build", tmp_path], check=True, stdout=subprocess.DEVNULL)
     by_hand = (tmp_path / "image.elf.map").read_text()
-    ours = Path(f"{build('microbit', model).elf}.map").read_text()
+    ours = Path(f"{build('microbit', model, all_operators=True).elf}.map").read_text()
     assert sections(by_hand) == sections(ours)
 
 

@@ -93,6 +93,13 @@ def test_a_call_through_a_pointer_must_be_listed(tmp_path: Path) -> None:
     assert every.bytes > listed.bytes
 
 
+def test_a_list_may_name_what_only_some_images_have(tmp_path: Path) -> None:
+    found = analysed(tmp_path, POINTER, {"call": ["deep if linked", "left_out if linked"]})
+    assert found.unresolved == () and names(found)[-2:] == ["call", "deep"]
+    none = analysed(tmp_path, POINTER, {"call": ["left_out if linked"]})
+    assert none.unresolved == ("call reaches nothing of what is listed for it",)
+
+
 def test_a_list_that_means_nothing_is_noticed(tmp_path: Path) -> None:
     found = analysed(tmp_path, POINTER, {"call": ["renamed_since"]})
     assert found.unresolved == ("call reaches nothing of what is listed for it",)

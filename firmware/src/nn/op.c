@@ -4,9 +4,14 @@
 
 #include "../model/graph.h"
 
+/* The build may name a part of ops.def: only what is in the table is linked. */
+#ifndef KF_OPS_FILE
+#define KF_OPS_FILE "ops.def"
+#endif
+
 static const kf_op_line_t ops[] = {
 #define KF_OP(builtin, name, inputs, outputs, state) {&kf_op_##name, inputs, outputs, state},
-#include "ops.def"
+#include KF_OPS_FILE
 #undef KF_OP
 };
 

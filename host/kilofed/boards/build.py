@@ -1,7 +1,7 @@
 """Build a board's firmware: drive CMake and Ninja, and read what came out.
 
 One folder a board, `build/firmware/<board>`, compiled once for all models: a model is only linked in, last
-in flash. So building for another model takes a fraction of a second.
+in flash, with the operators it uses. So building for another model takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,13 +25,16 @@ from kilofed.boards.catalogue import Board
 from kilofed.boards.image import Image
 from kilofed.boards.stack import Stack
 from kilofed.errors import BuildError, ToolMissingError
-from kilofed_tools.tflite import read_file
+from kilofed_tools.tflite import op_name, read_file, read_model
 
 Progress = Callable[[str], None]
 """Told in a few words what is being done now."""
 
 MODEL = "model.tflite"
 """The copy of the model, in the build folder: wherever the original lies, CMake sees one path."""
+
+OPS = "ops.def"
+"""The operators of the image, in the build folder: those lines of the firmware's table that it needs."""
 
 LINKED = ("kilofed", "monocypher", "port", "zcbor")
 """CMake's targets that an image consists of."""
@@ -46,11 +49,13 @@ def build(
     board: Board | str,
     model: Path | None = None,
     *,
+    all_operators: bool = False,
     out_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Build the firmware of `board` with the .tflite `model` inside, or the bare image when None.
 
+    all_operators: link every operator there is, instead of those that the model uses. The bare image has all.
     out_dir: where to build; by default `build/firmware/<board>` of the checkout. The image's ELF file and
     its linker map (`.elf.map`) stay in its `images/`, under a name made of the model's hash.
 
@@ -60,25 +65,34 @@ def build(
     if isinstance(board, str):
         board = catalogue.load(board)
     data = None if model is None else read_file(model)
-    bare = link(board, None, out_dir=out_dir, progress=progress)
+    operators = None if data is None or all_operators else operators_of(data)
+    bare = link(board, None, operators=operators, out_dir=out_dir, progress=progress)
     if data is None:
         return bare
     fitting = fit.from_bare(board, bare, data)
     fitting.check()
-    return link(board, data, pool_bytes=fitting.pool_bytes, out_dir=out_dir, progress=progress)
+    pool = fitting.pool_bytes
+    return link(board, data, operators=operators, pool_bytes=pool, out_dir=out_dir, progress=progress)
+
+
+def operators_of(model: bytes) -> frozenset[str]:
+    """The schema's names of the operators that a model uses. Raises ModelError."""
+    return frozenset(op_name(op.code) for op in read_model(model).operators)
 
 
 def link(
     board: Board,
     model: bytes | None,
     *,
+    operators: Collection[str] | None = None,
     pool_bytes: int = 0,
     out_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """The same with the bytes of a model and a memory block of `pool_bytes`, both taken unchecked.
 
-    `build` works them out. Raises ToolMissingError and BuildError.
+    operators: names of those that the image computes (of others it says that it does not); None: all. `build`
+    works them out. Raises ToolMissingError and BuildError.
     """
     source = _sources(board)
     folder = out_dir or source.parent / "build" / "firmware" / board.name
@@ -93,10 +107,13 @@ def link(
     say = progress or (lambda _: None)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
+        table = _table(source, operators)
+        _replace(folder / OPS, table)
+        part = "" if operators is None else f"-{hashlib.blake2b(table, digest_size=4).hexdigest()}"
         if model is None:
-            target, name = "bare", "bare"
+            target, name = "bare", f"bare{part}"
         else:
-            target, name = "image", f"{hashlib.blake2b(model, digest_size=8).hexdigest()}-{pool_bytes}"
+            target, name = "image", f"{hashlib.blake2b(model, digest_size=8).hexdigest()}-{pool_bytes}{part}"
             _replace(folder / MODEL, model)
         _configure(board, source, folder, pool_bytes if model is not None else None, say)
         say(f"{'compiling' if model is None else 'linking a model into'} the firmware of {board.name}")
@@ -106,6 +123,15 @@ def link(
         for suffix in ("", ".map"):
             _replace(elf.with_name(elf.name + suffix), (folder / f"{target}.elf{suffix}").read_bytes())
         return images.load(elf, board, stack=_stack(board, source, folder, elf))
+
+
+def _table(source: Path, operators: Collection[str] | None) -> bytes:
+    """The lines of the firmware's table of operators that have these names."""
+    lines = (source / "src" / "nn" / "ops.def").read_text().splitlines(keepends=True)
+    named = [(re.match(r"KF_OP\((\w+),", line), line) for line in lines]
+    return "".join(
+        line for found, line in named if found and (operators is None or found[1] in operators)
+    ).encode()
 
 
 def _sources(board: Board) -> Path:
@@ -131,7 +157,8 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _configure(board: Board, source: Path, folder: Path, pool_bytes: int | None, say: Progress) -> None:
     """Run CMake's first step when its arguments are not the last time's. pool_bytes None: any will do."""
-    arguments = [f"-DKF_BOARD={board.name}", f"-DPython3_EXECUTABLE={sys.executable}"]
+    ops = f"-DKF_OPS={folder.resolve() / OPS}"
+    arguments = [f"-DKF_BOARD={board.name}", ops, f"-DPython3_EXECUTABLE={sys.executable}"]
     with_model = [f"-DKF_MODEL={folder.resolve() / MODEL}", f"-DKF_POOL_BYTES={pool_bytes}"]
     wanted = [str(source), *arguments, *(with_model if pool_bytes is not None else ())]
     stamp = folder / "configured-with.json"

@@ -82,14 +82,17 @@ class Fit:
             )
 
 
-def predict(board: Board, model: bytes, *, out_dir: Path | None = None) -> Fit:
-    """What `model`, the bytes of a .tflite, takes of `board`. Builds the bare image when there is none yet.
+def predict(board: Board, model: bytes, *, all_operators: bool = False, out_dir: Path | None = None) -> Fit:
+    """What `model`, the bytes of a .tflite, takes of `board` in the image that `build` makes of it.
+
+    Builds the bare image with the same operators when there is none yet.
 
     Raises what reading the model and building the bare image raise; not FitError: see `Fit.check`.
     """
-    from kilofed.boards.build import build
+    from kilofed.boards.build import link, operators_of
 
-    return from_bare(board, build(board, out_dir=out_dir), model)
+    operators = None if all_operators else operators_of(model)
+    return from_bare(board, link(board, None, operators=operators, out_dir=out_dir), model)
 
 
 def from_bare(board: Board, bare: Image, model: bytes) -> Fit:

@@ -37,6 +37,7 @@ _TARGET = re.compile(r"^(?:r\d+, )?([0-9a-f]+) <[^>]+>")
 _NODE = re.compile(r'^node: \{ title: "([^"]+)" label: "[^"]*\\n(\d+) bytes \((\w+)[^)]*\)')
 _BRANCH = re.compile(r"^(?:b(?:eq|ne|cs|cc|mi|pl|vs|vc|hi|ls|ge|lt|gt|le)?(?:\.[nw])?|cbn?z)$")
 _TABLE = "table "
+_IF_LINKED = " if linked"  # behind a name that some images have and others have not
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ def analyse(
     """The worst-case stack of the ELF file `image`.
 
     call_graphs: GCC's .ci files of its objects. indirect: pattern of callers -> what their calls through
-    pointers may reach: a pattern of function names, or `table SYMBOLS WORD`, the functions whose addresses
-    stand in that word of each object so called. roots, interrupts: patterns of where execution starts.
+    pointers may reach: a pattern of function names, with ` if linked` behind it when not all images have it;
+    or `table SYMBOLS WORD`, the functions whose addresses stand in that word of each object so called. roots,
+    interrupts: patterns of where execution starts.
 
     Raises OSError and subprocess.CalledProcessError when `objdump` cannot be run, ValueError for no ELF file.
     """
@@ -161,7 +163,10 @@ def _pushed(operands: str) -> int:
 
 
 def _resolve(patterns: list[str], functions: dict[int, _Function], parsed: elf.Elf) -> set[int] | None:
-    """The addresses of the functions that `patterns` (see `analyse`) mean; None when one means nothing."""
+    """The addresses of the functions that `patterns` (see `analyse`) mean.
+
+    None when one means nothing that must mean something, or when all mean nothing.
+    """
     found: set[int] = set()
     for pattern in patterns:
         if pattern.startswith(_TABLE):
@@ -170,11 +175,12 @@ def _resolve(patterns: list[str], functions: dict[int, _Function], parsed: elf.E
             entries = [elf.read_range(parsed.segments, at + 4 * int(word), 4) for at in tables]
             meant = {struct.unpack("<I", entry)[0] & ~1 for entry in entries} & functions.keys()
         else:
-            meant = {at for at, function in functions.items() if fnmatchcase(function.name, pattern)}
-        if not meant:
+            name = pattern.removesuffix(_IF_LINKED)
+            meant = {at for at, function in functions.items() if fnmatchcase(function.name, name)}
+        if not meant and not pattern.endswith(_IF_LINKED):
             return None
         found |= meant
-    return found
+    return found if found or not patterns else None
 
 
 class _Search:

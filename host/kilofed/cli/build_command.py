@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 @board_option("The board to build for; may be given more than once.", many=True)
 @click.option("--all", "every", is_flag=True, help="Every board there is.")
 @model_option()
+@click.option("--all-operators", is_flag=True, help="Link all operators, not only the model's.")
 @json_option
 @common_options
-def command(boards: tuple[str, ...], every: bool, model: Path | None, as_json: bool) -> None:
+def command(
+    boards: tuple[str, ...], every: bool, model: Path | None, all_operators: bool, as_json: bool
+) -> None:
     """Build a board's firmware with a model inside.
 
     Prints the flash and RAM the image takes, and the deepest stack its code can reach, interrupt included. A
-    model that does not fit is refused with the number. Without --model it is the digits model.
+    model that does not fit is refused with the number. Without --model it is the digits model. The image
+    computes the operators that the model uses; --all-operators is for a model that comes later, another way.
 
     \b
     Example:
@@ -45,9 +49,12 @@ def command(boards: tuple[str, ...], every: bool, model: Path | None, as_json: b
         raise WrongUsage("it is one or more boards, or all", "give --board NAME or --all")
     path = model or digits_model_path()
     chosen = catalogue.all() if every else [load(name) for name in boards]
-    images = [
-        (board, build(board, path, progress=lambda text: click.echo(text, err=True))) for board in chosen
-    ]
+    images = []
+    for board in chosen:
+        image = build(
+            board, path, all_operators=all_operators, progress=lambda text: click.echo(text, err=True)
+        )
+        images.append((board, image))
     if as_json:
         print_json([_figures(board, image) for board, image in images])
         return
