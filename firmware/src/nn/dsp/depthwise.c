@@ -2,67 +2,128 @@
 #include "../window.h"
 #include "words.h"
 
-/* One place of a window, for four channels: ten instructions, eleven cycles. x and w say where its words lie. */
-#define PLACE(x, w)                                      \
-    "ldr %[xo], " x "\n\t"                               \
-    "ldr %[wo], " w "\n\t"                               \
-    "sxtab16 %[xe], %[offset], %[xo]\n\t"                \
-    "sxtab16 %[xo], %[offset], %[xo], ror #8\n\t"        \
-    "sxtb16 %[we], %[wo]\n\t"                            \
-    "sxtb16 %[wo], %[wo], ror #8\n\t"                    \
-    "smlabb %[s0], %[xe], %[we], %[s0]\n\t"              \
-    "smlatt %[s2], %[xe], %[we], %[s2]\n\t"              \
-    "smlabb %[s1], %[xo], %[wo], %[s1]\n\t"              \
-    "smlatt %[s3], %[xo], %[wo], %[s3]\n\t"
-
-#define PLACES(text, x_at, w_at, step)                                                                                        \
-    do {                                                                                                                      \
-        uint32_t xe, xo, we, wo;                                                                                              \
-        __asm__(text                                                                                                          \
-                : [s0] "+r"(sum.s0), [s1] "+r"(sum.s1), [s2] "+r"(sum.s2), [s3] "+r"(sum.s3), [xe] "=&r"(xe), [xo] "=&r"(xo), \
-                  [we] "=&r"(we), [wo] "=&r"(wo)                                                                              \
-                : [x] "r"(x_at), [w] "r"(w_at), [s] "r"(step), [offset] "r"(offset)                                           \
-                : "memory");                                                                                                  \
-    } while (0)
-
-/* A row of a window that is inside the image: its first place that is, and the weights of that place, for channel 0. */
-typedef struct line {
+/* A place of a window that is inside the image: its value and its weight, of channel 0. */
+typedef struct place {
     const int8_t *x, *w;
-} line_t;
+} place_t;
 
-/* Sums of four channels. */
-typedef struct sums {
-    int32_t s0, s1, s2, s3;
-} sums_t;
-
-/* What the windows of an output row have in common. */
-typedef struct row {
+/* What the loop below works with. It stays in memory: the registers hold sums and what is multiplied. */
+typedef struct fours {
+    const place_t *places;
+    int32_t entry, turns; /* places % 4, where the unrolled loop is entered; and how often it turns */
     int16x2_t offset;
-    int32_t x_step, w_step; /* from place to place */
-    int32_t up;             /* 2 zp + 1 of tight outputs, else 0 */
-    const line_t *lines, *end;
-} row_t;
+    const kf_channel_t *channel; /* of these four */
+    int8_t *out;
+    int32_t done, channels; /* channels, multiples of 4 */
+    int32_t up;             /* 2 zp + 1 for tight outputs; 0: leave the sums of four channels in `sum` */
+    int32_t sum[4];
+} fours_t;
 
-/* Four channels over lines of `places` places; 0: of any number, `count`. A constant but for 0. */
-static inline __attribute__((always_inline)) sums_t four(const row_t *r, int32_t c, int32_t places, int32_t count, sums_t sum) {
-    const int16x2_t offset = r->offset;
-    const int32_t step = r->x_step;
-    for (const line_t *line = r->lines; line != r->end; line++) {
-        const int8_t *x = line->x + c;
-        const int8_t *w = line->w + c;
-        if (places == 3) {
-            PLACES(PLACE("[%[x]]", "[%[w]]") PLACE("[%[x], %[s]]", "[%[w], %[s]]")
-                       PLACE("[%[x], %[s], lsl #1]", "[%[w], %[s], lsl #1]"),
-                   x, w, step);
-        } else if (places == 2) {
-            PLACES(PLACE("[%[x]]", "[%[w]]") PLACE("[%[x], %[s]]", "[%[w], %[s]]"), x, w, step);
-        } else {
-            for (int32_t left = count; left > 0; left--, x += step, w += r->w_step) {
-                PLACES(PLACE("[%[x]]", "[%[w]]"), x, w, step);
-            }
+/* Four channels at one place: 12 instructions, 13 cycles. A window's places lie anywhere. */
+#define PLACE                           \
+    "ldr r12, [r6], #8\n\t"             \
+    "ldr lr, [r6, #-4]\n\t"             \
+    "ldr r0, [r12, r7]\n\t"             \
+    "ldr r2, [lr, r7]\n\t"              \
+    "sxtab16 r1, r5, r0, ror #8\n\t"    \
+    "sxtab16 r0, r5, r0\n\t"            \
+    "sxtb16 r3, r2, ror #8\n\t"         \
+    "sxtb16 r2, r2\n\t"                 \
+    "smlabb r8, r0, r2, r8\n\t"         \
+    "smlatt r10, r0, r2, r10\n\t"       \
+    "smlabb r9, r1, r3, r9\n\t"         \
+    "smlatt r11, r1, r3, r11\n\t"
+
+/* kf_tight() of the sum in `s`, stored behind `place`; 2 zp + 1 in r12. */
+#define VALUE(s, mult, right, place)                        \
+    "lsl r4, r12, " right "\n\t"                            \
+    "add r4, r4, " s ", asr #31\n\t"                        \
+    "lsl " s ", " s ", #1\n\t"                              \
+    "smmlar " s ", " s ", " mult ", r4\n\t"                 \
+    "asr " s ", " s ", " right "\n\t"                       \
+    "ssat " s ", #8, " s ", asr #1\n\t"                     \
+    "strb " s ", [lr, #" place "]\n\t"
+
+/* All channels from f->done on, or, when they are not tight, the sums of four. At least one place. */
+static inline __attribute__((always_inline)) void all_fours(fours_t *f) {
+    __asm__ volatile("ldr r6, %[channel]\n\t"
+                     "ldr r7, %[done]\n\t"
+                     "ldr r5, %[offset]\n"
+                     "7:\n\t"
+                     "ldr r8, [r6]\n\t"
+                     "ldr r9, [r6, #12]\n\t"
+                     "ldr r10, [r6, #24]\n\t"
+                     "ldr r11, [r6, #36]\n\t"
+                     "ldr r6, %[places]\n\t"
+                     "ldr r4, %[turns]\n\t"
+                     "ldr r0, %[entry]\n\t"
+                     "cbz r0, 4f\n\t"
+                     "cmp r0, #2\n\t"
+                     "bgt 3f\n\t"
+                     "beq 2f\n\t"
+                     "b 1f\n\t"
+                     ".p2align 2\n"
+                     "4:\n\t" PLACE "3:\n\t" PLACE "2:\n\t" PLACE "1:\n\t" PLACE
+                     "subs r4, #1\n\t"
+                     "bne 4b\n\t"
+                     "ldr r6, %[channel]\n\t"
+                     "ldr r12, %[up]\n\t"
+                     "ldr lr, %[out]\n\t"
+                     "ldr r0, [r6, #4]\n\t"
+                     "ldr r1, [r6, #8]\n\t"
+                     "ldr r2, [r6, #16]\n\t"
+                     "ldr r3, [r6, #20]\n\t"
+                     "cmp r12, #0\n\t"
+                     "beq 9f\n\t"
+                     VALUE("r8", "r0", "r1", "0")
+                     VALUE("r9", "r2", "r3", "1")
+                     "ldr r0, [r6, #28]\n\t"
+                     "ldr r1, [r6, #32]\n\t"
+                     "ldr r2, [r6, #40]\n\t"
+                     "ldr r3, [r6, #44]\n\t"
+                     VALUE("r10", "r0", "r1", "2")
+                     VALUE("r11", "r2", "r3", "3")
+                     "ldr r0, %[channels]\n\t"
+                     "adds r6, #48\n\t"
+                     "adds r7, #4\n\t"
+                     "add lr, #4\n\t"
+                     "str r6, %[channel]\n\t"
+                     "str lr, %[out]\n\t"
+                     "cmp r7, r0\n\t"
+                     "bne 7b\n\t"
+                     "str r7, %[done]\n\t"
+                     "b 8f\n"
+                     "9:\n\t"
+                     "str r8, %[a]\n\t"
+                     "str r9, %[b]\n\t"
+                     "str r10, %[c]\n\t"
+                     "str r11, %[d]\n"
+                     "8:"
+                     : [channel] "+m"(f->channel), [out] "+m"(f->out), [done] "+m"(f->done), [a] "=m"(f->sum[0]),
+                       [b] "=m"(f->sum[1]), [c] "=m"(f->sum[2]), [d] "=m"(f->sum[3])
+                     : [places] "m"(f->places), [entry] "m"(f->entry), [turns] "m"(f->turns), [offset] "m"(f->offset),
+                       [channels] "m"(f->channels), [up] "m"(f->up)
+                     : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "cc",
+                       "memory");
+}
+
+/* Channels [0, channels), a multiple of four and not 0, of one output column, from `count` places, 1 at least. */
+static KF_NOINLINE void fours(const kf_depthwise_t *d, const place_t *places, int32_t count, int32_t channels, int8_t *out) {
+    fours_t f = {places, count & 3, (count + 3) >> 2, kf_both(d->x_offset), d->channels, out, 0, channels,
+                 kf_is_tight(&d->output) ? 2 * d->output.zp + 1 : 0, {0}};
+    for (;;) {
+        all_fours(&f);
+        if (f.done == channels) {
+            return;
+        }
+        kf_finish(&d->output, f.channel, f.sum, 4, f.out);
+        f.channel += 4;
+        f.out += 4;
+        f.done += 4;
+        if (f.done == channels) {
+            return;
         }
     }
-    return sum;
 }
 
 /* One channel, on one window row: `count` places. */
@@ -72,35 +133,6 @@ static int32_t along(const int8_t *x, int32_t x_step, const int8_t *w, int32_t w
         sum = __smlabb(*w, *x + x_offset, sum);
     }
     return sum;
-}
-
-static inline int8_t tight(int32_t sum, const kf_channel_t *channel, int32_t up) {
-    return (int8_t)kf_tight(sum, channel->mult, up << channel->right, channel->right);
-}
-
-/* Channels [0, channels), a multiple of four, of one output column. `count` places a line are inside. */
-static void fours(const kf_depthwise_t *d, const row_t *r, int32_t channels, int32_t count, int8_t *out) {
-    const kf_channel_t *channel = d->channels;
-    int32_t whole = r->x_step == r->w_step ? count : 0;
-    for (int32_t c = 0; c < channels; c += 4, channel += 4, out += 4) {
-        sums_t sum = {channel[0].bias, channel[1].bias, channel[2].bias, channel[3].bias};
-        if (whole == 3) {
-            sum = four(r, c, 3, 3, sum);
-        } else if (whole == 2) {
-            sum = four(r, c, 2, 2, sum);
-        } else {
-            sum = four(r, c, 0, count, sum);
-        }
-        if (r->up != 0) {
-            out[0] = tight(sum.s0, &channel[0], r->up);
-            out[1] = tight(sum.s1, &channel[1], r->up);
-            out[2] = tight(sum.s2, &channel[2], r->up);
-            out[3] = tight(sum.s3, &channel[3], r->up);
-        } else {
-            sums_t all = sum;
-            kf_finish(&d->output, channel, &all.s0, 4, out);
-        }
-    }
 }
 
 /* Channels [first, out_c) of one output column, one by one. `start`: the first place inside, relative to a row. */
@@ -118,32 +150,44 @@ static void ones(const kf_depthwise_t *d, const int8_t *start, const int32_t *ro
     }
 }
 
+/* The places of an output column's window that are inside the image; how many. */
+static int32_t list(const kf_depthwise_t *d, const int8_t *start, const int32_t *rows, kf_part_t part, place_t *places) {
+    const place_t *first = places;
+    int32_t x_step = d->dilation * d->in_c;
+    const int8_t *line = d->w + part.first * d->out_c;
+    for (int32_t i = 0; i < d->k_h; i++, line += d->k_w * d->out_c) {
+        if (rows[i] < 0) {
+            continue;
+        }
+        const int8_t *x = start + rows[i];
+        const int8_t *w = line;
+        for (int32_t left = part.end - part.first; left > 0; left--, x += x_step, w += d->out_c) {
+            *places++ = (place_t){x, w};
+        }
+    }
+    return (int32_t)(places - first);
+}
+
 void kf_depthwise_row(const kf_depthwise_t *d, const int8_t *x, const int32_t *rows, int8_t *out) {
     uint32_t reach = (uint32_t)((d->out_w - 1) * d->stride + (d->k_w - 1) * d->dilation + 1);
-    line_t *lines = d->scratch;
     int32_t in_fours = 0;
     if (kf_depthwise_bytes((uint32_t)d->k_h, (uint32_t)d->k_w, reach, (uint32_t)d->multiplier) != 0) {
-        in_fours = d->out_c & ~3; /* there is room for a line of each window row */
+        in_fours = d->out_c & ~3; /* there is room for a list of places: 8 bytes each */
     }
-    row_t r = {kf_both(d->x_offset), d->dilation * d->in_c, d->out_c, kf_is_tight(&d->output) ? 2 * d->output.zp + 1 : 0, lines,
-               lines};
     for (int32_t out_x = 0; out_x < d->out_w; out_x++, out += d->out_c) {
         int32_t origin = out_x * d->stride - d->pad;
         kf_part_t part = kf_window_part(origin, d->k_w, d->dilation, d->in_w);
         const int8_t *start = x + (origin + part.first * d->dilation) * d->in_c;
+        int32_t done = 0;
         if (in_fours != 0) {
-            line_t *line = lines;
-            const int8_t *w = d->w + part.first * d->out_c;
-            for (int32_t i = 0; i < d->k_h; i++, w += d->k_w * d->out_c) {
-                if (rows[i] >= 0) {
-                    *line++ = (line_t){start + rows[i], w};
-                }
+            int32_t count = list(d, start, rows, part, d->scratch);
+            if (count > 0) { /* a dilated window may be all outside, of which the rest here takes care */
+                fours(d, d->scratch, count, in_fours, out);
+                done = in_fours;
             }
-            r.end = line;
-            fours(d, &r, in_fours, part.end - part.first, out);
         }
-        if (in_fours != d->out_c) {
-            ones(d, start, rows, part, in_fours, out);
+        if (done != d->out_c) {
+            ones(d, start, rows, part, done, out);
         }
     }
 }
