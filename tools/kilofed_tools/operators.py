@@ -61,6 +61,7 @@ _SIGNATURES = {
     Op.SUM: (2, 2, "ReducerOptions", True),
     Op.SVDF: (3, 5, "SVDFOptions", False),
     Op.TANH: (1, 1, "", True),
+    Op.TILE: (2, 2, "", True),
     Op.TRANSPOSE: (2, 2, "", True),
     Op.TRANSPOSE_CONV: (3, 4, "TransposeConvOptions", False),
     Op.UNPACK: (1, 1, "UnpackOptions", False),
@@ -120,6 +121,10 @@ def check_operators(model: TFLiteModel) -> None:
             for i in _AXIS_BY_AXIS[Op(op.code)]:
                 _integers(op, model.tensors[op.inputs[i]], len(x.shape))
             _check_moves(op, x, model.tensors[op.inputs[1]], out)
+        elif op.code == Op.TILE:
+            times = _integers(op, model.tensors[op.inputs[1]], len(x.shape))
+            if out.shape != tuple(n * by for n, by in zip(x.shape, times, strict=True)):
+                _refuse(op, f"repeats {list(x.shape)} {list(times)} times to {list(out.shape)}")
         elif op.code == Op.RESIZE_NEAREST_NEIGHBOR:
             size = _integers(op, model.tensors[op.inputs[1]], 2)
             if len(x.shape) != 4 or out.shape != (x.shape[0], *size, x.shape[3]) or 0 in out.shape:

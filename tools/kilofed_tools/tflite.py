@@ -100,6 +100,7 @@ class Op(IntEnum):
     PADV2 = 60
     SLICE = 65
     TRANSPOSE_CONV = 67
+    TILE = 69
     EXPAND_DIMS = 70
     SUM = 74
     REDUCE_MAX = 82

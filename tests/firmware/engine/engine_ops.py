@@ -270,6 +270,15 @@ def relu6_rescaled(net: Net) -> None:
     net.operator(OP.RELU6, [net.last], net.tensor(net.shape(), INT8, _quantized(net, scale)))
 
 
+def tile(net: Net) -> None:
+    """TILE along any axes."""
+    x, shape = net.last, net.shape()
+    times = [int(net.rng.choice([1, 1, 2, 3])) for _ in shape]
+    said = net.tensor([len(shape)], INT32, None, np.array(times, np.int32))
+    y = _alike(net, [n * by for n, by in zip(shape, times, strict=True)], x)
+    net.operator(OP.TILE, [x, said], y, schema.TileOptionsT())
+
+
 def _quantized(net: Net, scale: float) -> tuple[list[float], list[int]]:
     return [float(np.float32(scale))], [int(net.rng.integers(-128, 128))]
 
@@ -465,4 +474,4 @@ PAIRS = [sub, mul, extreme]
 VALUES = [relu, leaky_relu, prelu, hard_swish, tanh, reduce]
 IMAGES = [resize, space_to_batch, transpose_conv]
 # What TensorFlow Lite Micro does not have, or leaves to chance: TensorFlow Lite decides.
-LITE = [space_to_batch_padded, relu_n1_to_1, relu6_rescaled]
+LITE = [space_to_batch_padded, relu_n1_to_1, relu6_rescaled, tile]

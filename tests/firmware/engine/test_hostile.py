@@ -26,6 +26,8 @@ def subjects() -> Iterator[tuple[str, bytes]]:
     if digits.exists():
         yield "digits", digits.read_bytes()
     yield "head", engine_models.head_model(0, softmax_behind=True)
+    for path in sorted((ROOT / "tests" / "data" / "nets").glob("*.tflite")):
+        yield path.stem, path.read_bytes()
     for seed in (3, 11, 21, 34, 47):
         yield f"chain{seed}", engine_models.random_model(seed)
     for kind in sorted({*engine_models.KINDS, *engine_models.LITE}):
