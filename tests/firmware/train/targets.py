@@ -69,8 +69,10 @@ def kernels(target: Target) -> list[Path]:
 
 
 def small_board_round(features: int = 32) -> dict[str, Any]:
-    """The 16 KB board's job: 80 slots, ten classes, batch 16, two epochs; half of the features zero, as after a
-    ReLU."""
+    """The 16 KB board's job: 80 slots, ten classes, batch 16, two epochs.
+
+    Half of the features are zero, as after a ReLU.
+    """
     rng = np.random.default_rng(4)
     q = np.maximum(rng.integers(-255, 128, (80, features)), -128)
     y = rng.integers(0, 10, 80)
