@@ -144,7 +144,8 @@ def keeps_state(data: bytes) -> bool:
     return any(t.isVariable for t in unpack(data).subgraphs[0].tensors)
 
 
-def _extent(size: int, k: int, stride: int, dilation: int, valid: bool) -> int:
+def extent(size: int, k: int, stride: int, dilation: int, valid: bool) -> int:
+    """Outputs along an axis of `size` places."""
     reach = (k - 1) * dilation + 1
     return (size - reach) // stride + 1 if valid else -(-size // stride)
 
@@ -181,7 +182,7 @@ def _window(net: Net, options: Any, shape: list[int], *, dilated: bool) -> tuple
         stride = [int(rng.choice([1, 1, 1, 2, 2, 3])) for _ in range(2)]
         dilation = [int(rng.choice([1, 1, 2, 3])) if dilated and rng.random() < 0.4 else 1 for _ in range(2)]
         valid = bool(rng.random() < 0.5)
-        out = [_extent(shape[1 + i], k[i], stride[i], dilation[i], valid) for i in range(2)]
+        out = [extent(shape[1 + i], k[i], stride[i], dilation[i], valid) for i in range(2)]
         if min(out) >= 1:
             break
     options.padding = int(valid)

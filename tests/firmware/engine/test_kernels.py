@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+import engine_kernels
 import engine_models
 import numpy as np
 import pytest
@@ -56,6 +57,12 @@ def test_chain_cut_behind_every_operator(engine: Engine, seed: int, request: pyt
 @pytest.mark.parametrize("kind", sorted(engine_models.KINDS))
 def test_single(engine: Engine, kind: str, seed: int, request: pytest.FixtureRequest) -> None:
     compare(engine, engine_models.one_op(kind, seed), seed, request.node.nodeid)
+
+
+@pytest.mark.parametrize("seed", range(SINGLES))
+@pytest.mark.parametrize("kind", engine_kernels.KINDS)
+def test_kernel(engine: Engine, kind: str, seed: int, request: pytest.FixtureRequest) -> None:
+    compare(engine, engine_kernels.model(kind, seed), seed, request.node.nodeid)
 
 
 @pytest.mark.parametrize("seed", range(SINGLES))

@@ -27,19 +27,4 @@ static inline int8_t kf_plain_value(int32_t mult, int32_t right, int32_t sum, in
 /* Any other. */
 int8_t kf_value(const kf_output_t *o, const kf_channel_t *channel, int32_t sum);
 
-/* Sums of successive channels to successive values. `count` is a constant of the caller, or the code becomes large. */
-static inline void kf_finish_some(const kf_output_t *o, const kf_channel_t *channel, const int32_t *sum, int32_t count, int8_t *out) {
-    if (kf_is_plain(o)) {
-        int32_t half = 2 * o->zp + 1;
-#pragma GCC unroll 4
-        for (int32_t k = 0; k < count; k++) {
-            out[k] = kf_plain_value(channel[k].mult, channel[k].right, sum[k], half);
-        }
-    } else {
-        for (int32_t k = 0; k < count; k++) {
-            out[k] = kf_value(o, &channel[k], sum[k]);
-        }
-    }
-}
-
 #endif
