@@ -66,9 +66,12 @@ def _infer(values: Mapping[str, float | int | None], wanted: Sequence[tuple[str,
 
 
 def _train(values: Mapping[str, float | int | None]) -> str:
-    found = {core: values.get(f"train.{core}.instructions_per_mac") for core in CORES}
-    there = {core.upper(): _number(value) for core, value in found.items() if value is not None}
-    return _table(list(there), [list(there.values())] if there else [])
+    rows = []
+    for what, title in (("", "32 features"), ("_of_64_features", "64 features")):
+        found = [values.get(f"train.{core}.instructions_per_mac{what}") for core in CORES]
+        if any(value is not None for value in found):
+            rows.append([title, *map(_number, found)])
+    return _table(["", *(core.upper() for core in CORES)], rows)
 
 
 def _number(value: float | int | None) -> str:

@@ -107,26 +107,26 @@ def link(
     say = progress or (lambda _: None)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        table = _table(source, operators)
-        _replace(folder / OPS, table)
+        table = operator_table(source, operators)
+        replace_file(folder / OPS, table)
         part = "" if operators is None else f"-{hashlib.blake2b(table, digest_size=4).hexdigest()}"
         if model is None:
             target, name = "bare", f"bare{part}"
         else:
             target, name = "image", f"{hashlib.blake2b(model, digest_size=8).hexdigest()}-{pool_bytes}{part}"
-            _replace(folder / MODEL, model)
+            replace_file(folder / MODEL, model)
         _configure(board, source, folder, pool_bytes if model is not None else None, say)
         say(f"{'compiling' if model is None else 'linking a model into'} the firmware of {board.name}")
         _run(board, ["cmake", "--build", str(folder), "--target", target], source)
         elf = folder / "images" / f"{name}.elf"
         elf.parent.mkdir(exist_ok=True)
         for suffix in ("", ".map"):
-            _replace(elf.with_name(elf.name + suffix), (folder / f"{target}.elf{suffix}").read_bytes())
+            replace_file(elf.with_name(elf.name + suffix), (folder / f"{target}.elf{suffix}").read_bytes())
         return images.load(elf, board, stack=_stack(board, source, folder, elf))
 
 
-def _table(source: Path, operators: Collection[str] | None) -> bytes:
-    """The lines of the firmware's table of operators that have these names."""
+def operator_table(source: Path, operators: Collection[str] | None) -> bytes:
+    """The lines of the firmware's table of operators that have these names, or all. source: its folder."""
     lines = (source / "src" / "nn" / "ops.def").read_text().splitlines(keepends=True)
     named = [(re.match(r"KF_OP\((\w+),", line), line) for line in lines]
     return "".join(
@@ -146,7 +146,7 @@ def _sources(board: Board) -> Path:
     return root / "firmware"
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """Make `path` hold `data`, whole or not at all; untouched when it does, so that nothing is made anew."""
     if path.is_file() and path.read_bytes() == data:
         return
@@ -180,14 +180,15 @@ def _run(board: Board, command: list[str], cwd: Path) -> None:
         log = (done.stdout + done.stderr).strip()
         last = "\n".join(log.splitlines()[-30:])
         raise BuildError(
-            f"the firmware of {board.name} does not build: {_first_error(log)}",
+            f"the firmware of {board.name} does not build: {first_error(log)}",
             f"read the whole of it: {' '.join(command)}",
             board=board.name,
             log=last,
         )
 
 
-def _first_error(log: str) -> str:
+def first_error(log: str) -> str:
+    """The line of a build's log that says what is wrong, as far as one can tell."""
     lines = [line.strip() for line in log.splitlines()]
     return next((line for line in lines if _ERROR.search(line)), lines[-1] if lines else "it printed nothing")
 

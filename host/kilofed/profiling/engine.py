@@ -8,6 +8,7 @@ run first counts a loop of known length, and is refused if that comes out wrong.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib
 import importlib.util
 import shutil
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilofed.boards import catalogue, elf
-from kilofed.boards.build import TOOLS
+from kilofed.boards.build import OPS, TOOLS, first_error, operator_table, operators_of, replace_file
 from kilofed.boards.catalogue import Board
 from kilofed.boards.emulator import QEMU, QEMU_PACKAGE
 from kilofed.errors import BuildError, EmulatorError, FitError, ToolMissingError
@@ -151,10 +152,13 @@ def build_folder(core: Core, root: Path) -> Path:
     return root / "build" / "bench" / core.name
 
 
-def image_of(core: Core, root: Path | None = None, *, target: str = "bench") -> Path:
+def image_of(
+    core: Core, root: Path | None = None, *, model: bytes | None = None, target: str = "bench"
+) -> Path:
     """Builds an image of a core, in its `build_folder`: "bench", or "profile", which tells operators apart.
 
-    root: of a checkout, by default the one this package runs from. Raises ToolMissingError and BuildError.
+    root: of a checkout, by default the one this package runs from. model: link only the operators it uses, as
+    `kilofed build` does. Raises ToolMissingError, BuildError, and ModelError for a model that cannot be read.
     """
     root = root or _checkout()
     for tool, package in TOOLS.items():
@@ -163,10 +167,16 @@ def image_of(core: Core, root: Path | None = None, *, target: str = "bench") -> 
     toolchain = source / "cmake" / "arm-none-eabi.cmake"
     configure = ["cmake", "-G", "Ninja", "-S", str(source), "-B", str(folder), f"-DKF_BOARD={core.board}"]
     configure += [f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DPython3_EXECUTABLE={sys.executable}"]
+    configure += [f"-DKF_OPS={folder / OPS}"]
+    table = operator_table(source, None if model is None else operators_of(model))
+    image = folder / "images" / f"{target}-{hashlib.blake2b(table, digest_size=4).hexdigest()}.elf"
     with _locked(folder):
+        replace_file(folder / OPS, table)
         for command in (configure, ["cmake", "--build", str(folder), "--target", target]):
             _build(command, core.board, f"the {target} image for {core.name}")
-    return folder / f"{target}.elf"
+        image.parent.mkdir(exist_ok=True)
+        replace_file(image, (folder / f"{target}.elf").read_bytes())
+    return image
 
 
 def plugin(root: Path | None = None) -> Path:
@@ -203,9 +213,12 @@ def _need(tool: str, package: str, board: str) -> None:
 def _build(command: Sequence[str], board: str, what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        log = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+        log = (done.stdout + done.stderr).strip()
         raise BuildError(
-            f"{what} does not build", f"read the whole of it: {' '.join(command)}", board=board, log=log
+            f"{what} does not build: {first_error(log)}",
+            f"read the whole of it: {' '.join(command)}",
+            board=board,
+            log="\n".join(log.splitlines()[-30:]),
         )
 
 
@@ -383,7 +396,11 @@ def verify(model: bytes, inputs: NDArray[np.uint8], found: Run, where: str) -> N
     """
     compare("outputs", found.outputs, reference(model, inputs), where)
     if found.features.size:
-        compare("features", found.features, reference_features(model, inputs), where)
+        try:
+            features = reference_features(model, inputs)
+        except ModelContractError:
+            return  # a head that the device would train, in a file that is not in form
+        compare("features", found.features, features, where)
 
 
 def compare(what: str, got: NDArray[np.uint8], expected: NDArray[np.uint8], where: str) -> None:

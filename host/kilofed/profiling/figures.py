@@ -55,7 +55,7 @@ def measure(
     """
     say = progress or (lambda _: None)
     say(f"building the engine for {core.name}")
-    image = engine.image_of(core, root)
+    image = engine.image_of(core, root, model=model)
     inputs = engine.random_inputs(model, INPUTS)
     say(f"running the model on an emulated {core.machine}")
     run = engine.run(image, core, model, inputs)

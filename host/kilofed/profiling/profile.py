@@ -141,7 +141,7 @@ def of(
     parsed = read_model(model)
     planned = with_plan(model)
     say(f"building the engine for {board.name}")
-    image = engine.image_of(core, root, target="profile")
+    image = engine.image_of(core, root, model=model, target="profile")
     inputs = engine.random_inputs(model, 2)
     say(f"running the model on an emulated {core.machine}")
     answer, rows, parts = engine.count(image, core, planned, inputs)
