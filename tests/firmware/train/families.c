@@ -102,6 +102,7 @@ static void compare_backward(uint32_t n, uint32_t width) {
     }
     const uint16_t mantissa = (uint16_t)(16384 + below(16384));
     const uint32_t largest = below(2) ? 0 : (uint32_t)KF_WEIGHT_MAX;
+    const int32_t zp = below(2) ? value(-128, 127, 3) : value(-128, 127, 0);
     memcpy(moved[0], weights, sizeof weights);
     memcpy(moved[1], weights, sizeof weights);
     kf_backward_t p[2];
@@ -118,7 +119,7 @@ static void compare_backward(uint32_t n, uint32_t width) {
                                    .classes = classes,
                                    .count = count,
                                    .f = f,
-                                   .x_zp = x_extreme == 1 ? 127 : -128,
+                                   .x_zp = zp,
                                    .largest = largest};
     }
     kf_backward(&p[0]);
