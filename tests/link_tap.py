@@ -12,12 +12,12 @@ MOST_SESSIONS = 8  # remembered: a frame may be of one that is being replaced
 class Tap:
     """Reads the frames of one line in the order in which they were sent.
 
-    key: of the device, None for a line in the clear. keys, hello, welcome: of the newest session.
+    key: of the device, None for a line in the clear.
     """
 
     def __init__(self, key: bytes | None) -> None:
         self._key = key
-        self._hello = b""
+        self._hellos: dict[bytes, bytes] = {}  # by their nonces
         self._sessions: list[dict[Direction, EncryptedSession]] = []
 
     def read(self, piece: bytes) -> Message:
@@ -26,9 +26,9 @@ class Tap:
         if frame.type is not FrameType.ENCRYPTED:
             message = decode(frame.message)
             if isinstance(message, Hello):
-                self._hello = frame.message
+                self._hellos[message.device_nonce] = frame.message
             elif isinstance(message, Welcome) and message.proof is not None:
-                self._begin(frame.message)
+                self._begin(message.device_nonce, frame.message)
             return message
         for session in reversed(self._sessions):
             data = session[frame.direction].open(frame)
@@ -36,9 +36,9 @@ class Tap:
                 return decode(data)
         raise AssertionError("an encrypted frame of no session that was begun")
 
-    def _begin(self, welcome: bytes) -> None:
-        assert self._key is not None
-        keys = derive(self._key, self._hello, before_proof(welcome))
+    def _begin(self, nonce: bytes, welcome: bytes) -> None:
+        assert self._key is not None, "an encrypted session on a line that was said to be in the clear"
+        keys = derive(self._key, self._hellos.get(nonce, b""), before_proof(welcome))
         self._sessions.append(
             {
                 Direction.FROM_DEVICE: EncryptedSession(keys, role=Direction.FROM_HOST, max_frame=1024),

@@ -99,6 +99,7 @@ class MemoryDevice:
     y: NDArray[np.int64]
     model: bytes = field(repr=False)
     fault: Fault | None = None
+    key: bytes | None = None
     delay: float = 0.0
     capacity: int = 1000
     collecting: bool = False
@@ -133,6 +134,7 @@ class MemoryDevice:
             holding=self.holding,
             rng=rng.randbytes,
             take_head=self._take_head,
+            key=self.key,
         )
 
     def finish_collecting(self) -> None:

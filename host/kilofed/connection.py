@@ -33,6 +33,7 @@ from kilofed.transports.serial import BAUD, open_serial
 WRITE_SECONDS = 10.0  # a pipe that takes nothing for so long is broken
 BYE_SECONDS = 1.0
 SESSION_SECONDS = 30.0  # a connection nobody opens a session on for so long makes room for another
+MOST_WAITING = 256  # connections without a session; one more, and who has waited longest goes
 REOPEN_SECONDS = (0.2, 5.0)  # first and longest wait before a line is opened again
 
 EventT = TypeVar("EventT")
@@ -119,6 +120,34 @@ async def _write(transport: Transport, data: bytes) -> None:
         raise TransportClosed(what, "restart what is behind it", name=transport.name) from error
 
 
+class Lobby:
+    """Bounds the connections from outside on which no session is open.
+
+    Whoever connects may be a stranger, and only a session says that it is not. So strangers cost `most`
+    connections and no more, and push out each other: a device needs one round trip to be safe from them.
+    on_full: called the first time that one is pushed out.
+    """
+
+    def __init__(self, most: int = MOST_WAITING, *, on_full: Callable[[], None] = lambda: None) -> None:
+        self._most = most
+        self._on_full = on_full
+        self._waiting: list[Connection] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self.pushed_out = 0
+
+    def enter(self, line: Connection) -> None:
+        """Takes a new connection; it leaves by itself once a session is open on it, or when it ends."""
+        self._waiting = [waits for waits in self._waiting if waits.waits]
+        if len(self._waiting) >= self._most:
+            task = asyncio.get_running_loop().create_task(self._waiting.pop(0).close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+            self.pushed_out += 1
+            if self.pushed_out == 1:
+                self._on_full()
+        self._waiting.append(line)
+
+
 class Connection:
     """Runs `endpoint` over `transport`, or over what `reopen` gives whenever there is none.
 
@@ -185,6 +214,11 @@ class Connection:
         """The port or address."""
         return self._name
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is there and no session is open on it."""
+        return not self._ended and self.endpoint.hello is None
+
     async def events(self) -> AsyncIterator[Event]:
         """Events in order until the connection is closed or, over TCP, has ended. One consumer at a time."""
         while True:
@@ -222,12 +256,12 @@ class Connection:
         self.endpoint.close(reason)
         self._wake.set()
         self._taken.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=BYE_SECONDS)
-            self._task.cancel()
+        task, self._task = self._task, None  # two may close it at once: its owner, and a full lobby
+        if task is not None:
+            await asyncio.wait([task], timeout=BYE_SECONDS)
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+                await task
         await self._drop_transport()
         self._end()
 

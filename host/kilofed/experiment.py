@@ -26,6 +26,11 @@ from kilofed.store import Run
 from kilofed_tools import evaluate, heads
 from kilofed_tools.errors import DataError
 
+#: What a run says that lets sessions be in the clear.
+INSECURE = (
+    "WARNING: this run takes devices in the clear (--insecure): anybody on the line can read updates, and"
+    " change them. For the bench only"
+)
 #: The register of a run's own devices, in its folder.
 FLEET = "fleet.sqlite"
 DEVICES = "devices"
@@ -46,6 +51,7 @@ def run_experiment(
     expected: int | None = None,
     fleet: Path | None = None,
     anybody: bool = False,
+    insecure: bool = False,
     command: str = "",
     observers: Sequence[Callable[[RunEvent], None]] = (),
     say: Callable[[str], None] = lambda text: None,
@@ -55,7 +61,8 @@ def run_experiment(
     A run that is there goes on. model: the .tflite everybody holds. ports: of further devices, serial ports
     or URLs pyserial knows; listen: host and port to take further devices on over TCP. expected: devices to
     wait for, all places and ports by default. fleet: the register of who is let in, the run's own by default;
-    anybody: whoever comes is. test: to measure the global head on. command: the command line that does the
+    anybody: whoever comes is, which needs insecure, as a stranger has no key. insecure: sessions may be in
+    the clear, for the bench. test: to measure the global head on. command: the command line that does the
     same again, for the report. observers: told every event. say: told what is being done. Afterwards the
     folder holds model.tflite and the figures of a report.
 
@@ -72,7 +79,12 @@ def run_experiment(
             return True
         if resumed:
             say(f"going on with the run in {folder}, after round {run.last_round} of {config.rounds}")
-        put_circumstances(run, places, command)
+        put_circumstances(run, places, command, insecure=insecure)
+        if register.warning:
+            say(f"warning: {register.warning}")
+        if insecure:
+            say(INSECURE)
+            run.note(INSECURE)  # so that its report tells it too
         if not is_finished(run):
             live = Live(folder)
             with Laboratory(
@@ -85,7 +97,9 @@ def run_experiment(
                     ports=[*ports, *laboratory.ports],
                     listen=listen or (("127.0.0.1", 0) if laboratory.has_processes else None),
                     on_listening=laboratory.start_processes,
-                    fleet=None if anybody else register,
+                    fleet=register,
+                    anybody=anybody,
+                    insecure=insecure,
                     measure=None if test is None else measure_on(content, test),
                     observers=[*observers, live],
                     watch=lambda: _look(laboratory, live),
@@ -132,7 +146,7 @@ def _placed(run: Run, places: Sequence[Place]) -> dict[str, list[int]]:
     return {p.name: np.bincount(p.samples.labels, minlength=classes).tolist() for p in places}
 
 
-def put_circumstances(run: Run, places: Sequence[Place], command: str) -> None:
+def put_circumstances(run: Run, places: Sequence[Place], command: str, *, insecure: bool = False) -> None:
     """What the report tells of a run's beginnings: versions, the command, and which samples went where.
 
     "placed": a device's name -> [C] samples of each class, its held-out ones included.
@@ -144,6 +158,8 @@ def put_circumstances(run: Run, places: Sequence[Place], command: str) -> None:
         known["placed"] = _placed(run, places)
     if command:
         known["command"] = command
+    if insecure:  # once said, it stays said: a run that goes on is as trustworthy as its least part
+        known["insecure"] = True
     run.put_figures(known)
 
 

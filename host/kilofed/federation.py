@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from kilofed.connection import Connection
+from kilofed.connection import Connection, Lobby
 from kilofed.errors import ConfigError, RunMismatchError
 from kilofed.fleet import Fleet
 from kilofed.rounds.config import RunConfig
@@ -78,6 +78,8 @@ def run_federation(
     listen: tuple[str, int] | None = None,
     on_listening: Callable[[int], None] | None = None,
     fleet: Fleet | None = None,
+    anybody: bool = False,
+    insecure: bool = False,
     measure: Callable[[GlobalModel], float] | None = None,
     observers: Sequence[Callable[[RunEvent], None]] = (),
     watch: Callable[[], None] | None = None,
@@ -86,10 +88,11 @@ def run_federation(
     """Runs every round that is left. True when all are done, False when a signal stopped it.
 
     expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: HOST and port to take
-    TCP devices on (0: any); on_listening is told the port. fleet: who is let in, everybody by default.
-    measure: accuracy on a test set. watch: called twice a second; what it raises ends the run. Call it from
-    the main thread: it takes over SIGINT, SIGTERM and SIGHUP while it runs. Raises what Engine.run raises,
-    and TransportError for a port that cannot be opened.
+    TCP devices on (0: any); on_listening is told the port. fleet: who is let in, and their keys; without one
+    everybody is, in the clear. anybody, insecure: as Engine's. measure: accuracy on a test set. watch: called
+    twice a second; what it raises ends the run. Call it from the main thread: it takes over SIGINT, SIGTERM
+    and SIGHUP while it runs. Raises what Engine.run raises, and TransportError for a port that cannot be
+    opened.
     """
     return asyncio.run(
         _stoppable(
@@ -100,6 +103,8 @@ def run_federation(
                 listen=listen,
                 on_listening=on_listening,
                 fleet=fleet,
+                anybody=anybody,
+                insecure=insecure,
                 measure=measure,
                 observers=observers,
                 watch=watch,
@@ -118,6 +123,8 @@ async def federate(
     listen: tuple[str, int] | None = None,
     on_listening: Callable[[int], None] | None = None,
     fleet: Fleet | None = None,
+    anybody: bool = False,
+    insecure: bool = False,
     measure: Callable[[GlobalModel], float] | None = None,
     observers: Sequence[Callable[[RunEvent], None]] = (),
     watch: Callable[[], None] | None = None,
@@ -127,15 +134,18 @@ async def federate(
 
     Arguments and errors are those of `run_federation`, which is this with a loop of its own and an orderly
     end by signals. expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: host
-    and port to take TCP devices on (0: any); on_listening is told the port. fleet: who is let in, everybody
-    by default. measure: accuracy of the global model on a test set. watch: called twice a second; what it
+    and port to take TCP devices on (0: any); on_listening is told the port. fleet: who is let in, and their
+    keys; without one everybody is, in the clear. anybody, insecure: as Engine's. measure: accuracy of the
+    global model on a test set. watch: called twice a second; what it
     raises ends the run. capture: told every byte on a line. Raises RoundError (ConfigError for a port named
     twice), and TransportError for a port that cannot be opened.
     """
     twice = sorted({port for port in ports if list(ports).count(port) > 1})
     if twice:
         raise ConfigError(f"the port {twice[0]} is named twice", "name each port once", setting="ports")
-    engine = engine_of(run, fleet=fleet, measure=measure, observers=observers)
+    engine = engine_of(
+        run, fleet=fleet, anybody=anybody, insecure=insecure, measure=measure, observers=observers
+    )
     async with contextlib.AsyncExitStack() as stack:
         for port in ports:
             line = Connection.serial(port, endpoint=engine.endpoint(), capture=_tap(capture, port))
@@ -152,6 +162,8 @@ def engine_of(
     run: Run,
     *,
     fleet: Fleet | None = None,
+    anybody: bool = False,
+    insecure: bool = False,
     measure: Callable[[GlobalModel], float] | None = None,
     observers: Sequence[Callable[[RunEvent], None]] = (),
 ) -> Engine:
@@ -174,6 +186,8 @@ def engine_of(
         tag=run.tag,
         settled=[part.device for part in rounds[-1].taken] if rounds else [],
         fleet=fleet,
+        anybody=anybody,
+        insecure=insecure,
         measure=measure,
         observers=observers,
     )
@@ -191,6 +205,8 @@ def is_finished(run: Run) -> bool:
 async def _listening(engine: Engine, host: str, port: int, capture: Capture | None) -> AsyncIterator[int]:
     """Takes TCP devices while the context is open; gives the port."""
     tasks: set[asyncio.Task[None]] = set()
+    full = "so many connections wait without a session that the oldest are closed: a flood, or wrong keys"
+    lobby = Lobby(on_full=lambda: engine.remark(full))
 
     async def connected(transport: tcp.TcpTransport) -> None:
         task = asyncio.current_task()
@@ -199,6 +215,7 @@ async def _listening(engine: Engine, host: str, port: int, capture: Capture | No
         try:
             tap = _tap(capture, transport.name)
             async with Connection(engine.endpoint(), transport, capture=tap) as line:
+                lobby.enter(line)
                 await engine.serve(line)
         except asyncio.CancelledError:
             pass  # the run has ended: leaving the connection has said goodbye

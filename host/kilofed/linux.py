@@ -22,7 +22,11 @@ SAMPLES = "samples.bin"
 
 def write_settings(folder: Path, device: Device) -> Path:
     """Writes the settings page of a device into its folder, which is made; returns where. StoreError."""
-    page = settings.encode(settings.Identity(device.id, device.key, device.name))
+    return write_page(folder, settings.encode(settings.Identity(device.id, device.key, device.name)))
+
+
+def write_page(folder: Path, page: bytes) -> Path:
+    """The same with the page made; only its owner may read it."""
     return _write(folder / SETTINGS, page, private=True)
 
 

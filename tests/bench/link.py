@@ -1,8 +1,8 @@
 """`link.*`: bytes on the wire of one device's round, both ends of the link in memory, no faults.
 
 A round begins and ends in an open session: head, order, acknowledgements, status, result, update, commit,
-with all framing. Head and update are those of the demo's second round. The training takes three seconds here,
-longer than any emulated board's, so that messages of progress are among the bytes.
+with all framing and encryption. Head and update are those of the demo's second round. The training takes
+three seconds here, longer than any emulated board's, so that messages of progress are among the bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from pathlib import Path
 
 from tests import link_world
 
+from kilofed.link.blobs import BlobSender
+from kilofed.link.frames import Direction
+from kilofed.link.messages import Accept, BlobKind, Chunk, Verdict, encode
+from kilofed.link.secure import EncryptedSession, Keys
 from kilofed_tools.updates import Codec
 
 from . import federation
@@ -36,6 +40,24 @@ def figures(root: Path) -> Iterator[Figure]:
             for way, count in ways.items():
                 yield Figure(f"link.bytes_per_round.{way}.{name}.frame_{frame}", count, "B", COMMAND)
     yield Figure("link.head_bytes.int8", len(second.head), "B", COMMAND)
+    for frame in FRAMES:
+        yield Figure(f"link.overhead.frame_{frame}", round(1000 * overhead(frame)), "B", COMMAND)
+
+
+def overhead(frame: int) -> float:
+    """The share of the wire's bytes that is not the blob's, 0..1, of a 50 kB blob in encrypted chunks."""
+    blob = bytes(50_000)
+    keys = Keys(bytes(32), bytes(range(32)), bytes(16))
+    session = EncryptedSession(keys, role=Direction.FROM_HOST, max_frame=frame)
+    sender = BlobSender(BlobKind.HEAD, blob, max_frame=frame, window=65535, check=session.check_bytes)
+    wire = sent = 0
+    while sent < len(blob):
+        sender.accept(Accept(sender.id, sent, Verdict.RECEIVING), 0.0)
+        for chunk in sender.poll(0.0):
+            if isinstance(chunk, Chunk):
+                wire += len(session.seal(encode(chunk)))
+                sent += len(chunk.data)
+    return 1 - len(blob) / wire
 
 
 def measure(

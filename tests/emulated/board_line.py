@@ -30,7 +30,7 @@ class Line:
     def __init__(self, connect: Callable[[], socket.socket], check: Callable[[], None]) -> None:
         """connect: opens the line, again for `reconnect`. check: raises when the other end has died."""
         self.received = bytearray()
-        self.endpoint = HostEndpoint(rng=secrets.token_bytes, insecure=True)
+        self.endpoint = HostEndpoint(rng=secrets.token_bytes, keys=lambda _: [IDENTITY.key])
         self._connect, self._check = connect, check
         self._socket = connect()
         self._socket.setblocking(False)
@@ -47,7 +47,7 @@ class Line:
         self._socket.close()
         self._socket = self._connect()
         self._socket.setblocking(False)
-        self.endpoint = HostEndpoint(rng=secrets.token_bytes, insecure=True)
+        self.endpoint = HostEndpoint(rng=secrets.token_bytes, keys=lambda _: [IDENTITY.key])
         self._waiting.clear()
 
     def send(self, data: bytes) -> None:

@@ -216,7 +216,7 @@ def test_thirty_two_boards_at_once(emulate: Emulate, connect: Connect) -> None:
     boards = [emulate(board) for _ in range(32)]
     for number, emulated in enumerate(boards):
         emulated.place(placed(5, seed=number))
-        emulated.flash(image, Identity(struct.pack("<Q", number), bytes(32), f"board {number}"))
+        emulated.flash(image, Identity(struct.pack("<Q", number), IDENTITY.key, f"board {number}"))
     lines = [connect(emulated) for emulated in boards]
     ids = [line.event(HelloSeen, seconds=60).hello.device_id for line in lines]
     assert ids == [struct.pack("<Q", number) for number in range(32)]

@@ -6,6 +6,7 @@ Nothing committed is lost, nothing hangs, no process stays.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.link_tap import Tap
 
 from kilofed.boards import settings
 from kilofed.errors import BoardError
@@ -23,6 +25,8 @@ from kilofed.experiment import make_places
 from kilofed.federation import federate, resume_or_create
 from kilofed.fleet import Fleet
 from kilofed.laboratory import PI, Laboratory, Place
+from kilofed.link.errors import LinkError
+from kilofed.link.messages import encode
 from kilofed.rounds.config import Deadlines, RunConfig
 from kilofed.rounds.records import Note, RoundEnded, RoundStarted, RunEvent
 from kilofed.samples import digits_model_path, digits_pool
@@ -174,7 +178,12 @@ def test_samples_never_cross_a_line(tmp_path: Path) -> None:
     down = b"".join(data for _, u, data in world.captured if not u)
     assert len(up) == 2
     assert all(len(data) > 1000 for data in up.values())
-    traffic = b"\0\0".join([*up.values(), down])
+    crossed = b"\0\0".join([*up.values(), down])
+    # What the bytes mean to whoever holds the keys: that is where a sample would be found.
+    with Fleet(world.folder / "fleet.sqlite") as fleet:
+        keys = [device.key for device in fleet.all()]
+    meant = b"\0\0".join(opened(world.captured, name, keys) for name in up)
+    traffic = crossed + b"\0\0" + meant
 
     from kilofed_tools import evaluate
 
@@ -196,7 +205,23 @@ def test_samples_never_cross_a_line(tmp_path: Path) -> None:
         update = next(d.update for d in run.rounds()[0].taken if d.name == "mps2-an386-1")
     assert update is not None
     pieces = [update[at : at + 8] for at in range(16, 300, 4)]
-    assert any(piece in traffic for piece in pieces if 0 not in piece)
+    assert any(piece in meant for piece in pieces if 0 not in piece)
+    assert not any(piece in crossed for piece in pieces), "and it crossed encrypted"
+
+
+def opened(captured: list[tuple[str, bool, bytes]], name: str, keys: list[bytes]) -> bytes:
+    """The messages of one line, as bytes."""
+    found = []
+    for key in keys:
+        tap, held, said = Tap(key), {True: b"", False: b""}, []
+        for line, up, data in captured:
+            if line == name:
+                *pieces, held[up] = (held[up] + data).split(b"\0")
+                for piece in pieces:
+                    with contextlib.suppress(LinkError, AssertionError):
+                        said.append(encode(tap.read(piece)))
+        found.append(b"\0".join(said))
+    return max(found, key=len)  # with another device's key only the clear messages are read
 
 
 def command(folder: Path, rounds: int) -> list[str]:

@@ -30,10 +30,10 @@ class Victim(ABC):
         self.name = name
         self.board = board
         self.samples = samples
-        self.proxy = Proxy(hook, taken_by_host=self.emulated)
         # The id decides how a device shuffles: the same in every run of a name.
         device_id = hashlib.blake2b(f"fault {name}".encode(), digest_size=8).digest()
         self.device = new_identity(name, board, device_id=device_id)
+        self.proxy = Proxy(hook, taken_by_host=self.emulated, key=self.device.key)
 
     def register(self, fleet: Fleet) -> None:
         """Makes it known to a run."""

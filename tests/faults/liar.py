@@ -17,8 +17,11 @@ from tests.memory_fleet import MemoryDevice, make_devices, model_bytes
 from kilofed.fleet import Device
 from kilofed.link.device import DeviceEndpoint
 from kilofed.link.errors import LinkError
-from kilofed.link.messages import Hello, Message
+from kilofed.link.messages import Hello, Message, Welcome
+from kilofed.link.session import Session
 from kilofed.transports import tcp
+
+KEY = bytes(range(32))
 
 Said: TypeAlias = Sequence[Message | bytes]
 Lie: TypeAlias = Callable[[Message], Said]
@@ -45,6 +48,14 @@ class LyingEndpoint(DeviceEndpoint):
     def _say_clear(self, message: Message) -> None:
         super()._say_clear(self.greet(message) if isinstance(message, Hello) else message)
 
+    def _session_of(self, welcome: Welcome, raw: bytes) -> Session | None:
+        """The hello is part of the keys: a lie in it is stuck to."""
+        sound, self._hello = self._hello, self.greet(self._hello)
+        try:
+            return super()._session_of(welcome, raw)
+        finally:
+            self._hello = sound
+
 
 class Liar(MemoryDevice):
     """A device of tests.memory_fleet with a lying endpoint. `device`: what registers it."""
@@ -58,13 +69,14 @@ class Liar(MemoryDevice):
             holding=self.holding,
             rng=random.Random(self.id).randbytes,
             take_head=self._take_head,
+            key=KEY,
         )
         self.connections = 0
 
     @property
     def device(self) -> Device:
         """Its registration."""
-        return Device(self.id, "liar", "posix", bytes(32), 0.0)
+        return Device(self.id, "liar", "posix", KEY, 0.0)
 
     def hold(self, **fields: object) -> None:
         """Other figures in its info, from the start."""

@@ -5,7 +5,8 @@
         proxy.target = ("127.0.0.1", port)     whom it connects to, once for each connection taken
 
 Bytes are cut after each 0x00; `hook` is given every piece with what it is, and returns what goes on instead.
-Nothing here knows the check of a frame: a bent frame travels as a bent frame.
+To say what it is the proxy knows the device's key. It changes nothing by it: a bent frame travels as a bent
+frame.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from tests.link_tap import Tap
+
 from kilofed.link.errors import FrameError, MessageError
 from kilofed.link.frames import Direction, parse_frame
-from kilofed.link.messages import Message, decode
+from kilofed.link.messages import Message
 
 NOISE = "noise"
 SECONDS = 5.0  # within which the far side must take a connection
@@ -37,12 +40,12 @@ class Piece:
     message: Message | None = None
 
 
-def piece_of(data: bytes) -> Piece | None:
+def piece_of(data: bytes, tap: Tap) -> Piece | None:
     """The piece read as a frame; None for bytes that are no message."""
     try:
         frame = parse_frame(data.rstrip(b"\0"))
-        message = decode(frame.message)
-    except (FrameError, MessageError):
+        message = tap.read(data.rstrip(b"\0"))
+    except (FrameError, MessageError, AssertionError):
         return None
     return Piece(data, frame.direction is Direction.FROM_DEVICE, type(message).__name__.lower(), message)
 
@@ -56,10 +59,16 @@ def untouched(piece: Piece) -> bytes:
 
 
 class Proxy:
-    """One line. taken_by_host: the host is who connects to it, as to a serial board; else the device does."""
+    """One line. taken_by_host: the host is who connects to it, as to a serial board; else the device does.
 
-    def __init__(self, hook: Hook = untouched, *, taken_by_host: bool = False) -> None:
+    key: of the device.
+    """
+
+    def __init__(
+        self, hook: Hook = untouched, *, taken_by_host: bool = False, key: bytes | None = None
+    ) -> None:
         self.hook = hook
+        self._tap = Tap(key)
         self.target: tuple[str, int] | None = None
         self.port = 0
         self.connections = 0
@@ -125,7 +134,7 @@ class Proxy:
                 *pieces, held = (held + data).split(b"\0")
                 for piece in pieces:
                     whole = piece + b"\0"
-                    known = piece_of(whole)
+                    known = piece_of(whole, self._tap)
                     out = self.hook(known if known is not None else Piece(whole, up, NOISE))
                     if out:
                         writer.write(out)

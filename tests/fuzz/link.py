@@ -1,11 +1,12 @@
 """Fuzz target: the Python link: messages, frames, and both endpoints against whoever speaks to them.
 
     u8 what & 3: 0 one message | 1 bytes of a line | 2 a host endpoint | 3 a device endpoint, and steps
+    what & 4: the endpoint holds a key, and its peer knows it
 
-A step is u8 step and what it takes (see `Scene.step`); frames are sealed here with the session's real id and
-numbers. Promised, and checked: decode() raises MessageError only; what decodes encodes to what decodes the
-same; how a line is cut changes nothing; receive() and poll() never raise; what an endpoint says is sound; it
-holds no more than a frame of what it is sent; and afterwards a new peer is heard.
+A step is u8 step and what it takes (see `Scene.step`); frames are sealed here with the session's real id, key
+and numbers. Promised, and checked: decode() raises MessageError only; what decodes encodes to what decodes
+the same; how a line is cut changes nothing; receive() and poll() never raise; what an endpoint says is sound;
+it holds no more than a frame of what it is sent; and afterwards a new peer is heard.
 """
 
 from __future__ import annotations
@@ -13,20 +14,43 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from kilofed.link import events as ev
 from kilofed.link.blobs import head_bytes, update_bytes
 from kilofed.link.device import DeviceEndpoint, Holding
 from kilofed.link.errors import FrameError, LinkError, MessageError
-from kilofed.link.frames import Direction, FrameType, Splitter, encode_frame, parse_frame
+from kilofed.link.frames import (
+    Direction,
+    FrameType,
+    RawFrame,
+    Splitter,
+    encode_encrypted,
+    encode_frame,
+    frame_header,
+    parse_frame,
+)
 from kilofed.link.host import HostEndpoint
-from kilofed.link.messages import Hello, Multiplier, Probe, State, Train, Welcome, decode, encode
+from kilofed.link.messages import (
+    FLAG_ENCRYPTED,
+    Hello,
+    Multiplier,
+    Probe,
+    State,
+    Train,
+    Welcome,
+    before_proof,
+    decode,
+    encode,
+)
+from kilofed.link.secure import EncryptedSession, derive
 
 C, F = 3, 4
 HOLDING = Holding(model=b"m" * 8, classes=C, features=F, capacity=20, train=16, held_out=4)
 HEAD = random.Random(1).randbytes(head_bytes(1, C, F))
 UPDATE = random.Random(2).randbytes(update_bytes(1, C, F))
+KEY = random.Random(4).randbytes(32)
 STEPS_MOST = 200
 OUT_MOST = 1 << 16  # bytes an endpoint may say in one step
 
@@ -41,7 +65,7 @@ def one_input(data: bytes) -> None:
     elif what == 1:
         _line(rest)
     else:
-        (HostScene if what == 2 else DeviceScene)(rest).play()
+        (HostScene if what == 2 else DeviceScene)(rest, KEY if data[0] & 4 else None).play()
 
 
 def _message(data: bytes) -> None:
@@ -72,6 +96,7 @@ def _line(data: bytes) -> None:
             except FrameError:
                 continue
             assert frame.covered[3:] == frame.message
+            assert len(frame.tag) in (0, 16)
             _message(frame.message)
 
 
@@ -81,8 +106,9 @@ class Scene(ABC):
     peer: Direction
     endpoint: Any
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, key: bytes | None) -> None:
         self.data = data
+        self.key = key
         self.at = 0
         self.now = 1000.0
         self.random = random.Random(3)
@@ -141,6 +167,10 @@ class Scene(ABC):
         if session is None or not message:
             return b""
         number = session._accepted + 1
+        if isinstance(session, EncryptedSession):
+            way = session._opening if number >> 16 == session._opening.epoch else session._opening.next()
+            header = frame_header(self.peer, FrameType.ENCRYPTED, number)
+            return encode_encrypted(header, way.seal(number, header, message))
         return encode_frame(
             message, direction=self.peer, frame=FrameType.SESSION, session=session.id, number=number
         )
@@ -153,13 +183,26 @@ class Scene(ABC):
             assert sound
             frame = parse_frame(piece)
             assert frame.direction is not self.peer
-            decode(frame.message)
+            if frame.type is FrameType.ENCRYPTED:
+                self.look_inside(frame)
+            else:
+                decode(frame.message)
         assert out[-1:] in (b"", b"\0")
         for event in self.endpoint.events():
             assert not isinstance(event, ev.Stray) or event.data
             self.told(event)
         deadline = self.endpoint.next_deadline()
         assert deadline is None or deadline == deadline
+
+    def look_inside(self, frame: RawFrame) -> None:
+        """A frame that the endpoint has sealed, unless in a session that is over already."""
+        assert self.key is not None
+        session = self.endpoint._session
+        if isinstance(session, EncryptedSession):
+            number = session._sent - (session._sent - frame.number & 0xFFFF)
+            if number > 0:
+                message = session._sealing.open(number, frame.header, frame.message + frame.tag)
+                assert message is None or decode(message)
 
     @abstractmethod
     def told(self, event: Any) -> None:
@@ -190,9 +233,12 @@ class HostScene(Scene):
 
     peer = Direction.FROM_DEVICE
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.endpoint = HostEndpoint(rng=self.random.randbytes, insecure=True, max_frame=256, window=512)
+    def __init__(self, data: bytes, key: bytes | None) -> None:
+        super().__init__(data, key)
+        known = [key] if key is not None else []
+        self.endpoint = HostEndpoint(
+            rng=self.random.randbytes, keys=lambda _: known, insecure=not known, max_frame=256, window=512
+        )
         self.opened = 0
 
     def told(self, event: Any) -> None:
@@ -202,7 +248,8 @@ class HostScene(Scene):
             assert (event.update is None) == (event.result.update is None)
 
     def hello(self) -> Hello:
-        return Hello(1, b"devicei\0", self.random.randbytes(8), "fuzz", 1, 128, 256, 0)
+        flags = 0 if self.key is None else FLAG_ENCRYPTED
+        return Hello(1, b"devicei\0", self.random.randbytes(8), "fuzz", 1, 128, 256, flags)
 
     def info(self) -> bytes:
         from kilofed.link.messages import Info
@@ -239,12 +286,12 @@ class DeviceScene(Scene):
 
     peer = Direction.FROM_HOST
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
+    def __init__(self, data: bytes, key: bytes | None) -> None:
+        super().__init__(data, key)
         self.asked: Train | None = None
         self.endpoint = DeviceEndpoint(
             device_id=b"devicei\0", board="fuzz", firmware=1, holding=HOLDING, rng=self.random.randbytes,
-            take_head=lambda blob: len(blob) % 7 if blob != HEAD else 0, max_frame=128, window=256,
+            take_head=lambda blob: len(blob) % 7 if blob != HEAD else 0, key=key, max_frame=128, window=256,
         )  # fmt: skip
 
     def told(self, event: Any) -> None:
@@ -252,8 +299,11 @@ class DeviceScene(Scene):
             self.asked = event.order
 
     def open(self) -> None:
-        nonce = self.endpoint._hello.device_nonce
-        welcome = Welcome(1, nonce, self.random.randbytes(8), 64 + self.number(), 2000)
+        hello = self.endpoint._hello
+        welcome = Welcome(1, hello.device_nonce, self.random.randbytes(8), 72 + self.number(), 2000)
+        if self.key is not None:
+            sized = before_proof(encode(replace(welcome, proof=bytes(16))))
+            welcome = replace(welcome, proof=derive(self.key, encode(hello), sized).proof)
         self.receive(encode_frame(encode(welcome), direction=self.peer))
 
     def own(self, what: int) -> None:

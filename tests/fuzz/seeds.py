@@ -133,6 +133,9 @@ def c_model() -> Iterator[bytes]:
 def c_link() -> Iterator[bytes]:
     yield from (b"\0" + message for message in messages())
     yield from (b"\1" + struct.pack("<HB", 64, 6) + line for line in lines())
+    for message in messages():  # encrypted: whole, and with noise before and behind
+        part = bytes((min(len(message), 127),)) + message[:127]
+        yield b"\2" + struct.pack("<HB", 128, 6) + part + b"\x83\x1a\0\x01" + part
 
 
 def c_blobs() -> Iterator[bytes]:
@@ -167,7 +170,7 @@ def c_device() -> Iterator[bytes]:
     go_on = (bytes((11,)) + struct.pack("<HB", 0xFFFF, 0) + POLL) * 4
     whole = bytes((11,)) + struct.pack("<HB", 0xFFFF, 1)
     commit = bytes((12, 2))
-    for setup in (2, 4 | 16, 6 | 1, 64 | 2, 8, 32 | 2):
+    for setup in (2, 4 | 16, 6 | 1, 64 | 2, 8, 32 | 2, 128 | 2, 128 | 1, 128 | 64 | 4):
         head = bytes((setup,))
         yield head + opened
         yield head + ready
@@ -201,7 +204,8 @@ def c_device() -> Iterator[bytes]:
     for message in messages():
         if message:
             part = bytes((len(message) % 256,)) + message[:255]
-            yield bytes((2,)) + ready + b"\1" + part + POLL + b"\2" + part + POLL
+            for setup in (2, 128 | 2):
+                yield bytes((setup,)) + ready + b"\1" + part + POLL + b"\2" + part + POLL
     for line in lines():
         yield bytes((2,)) + opened + bytes((0, min(255, len(line)))) + line[:255] + POLL
 
@@ -219,7 +223,7 @@ def py_link() -> Iterator[bytes]:
     yield from (b"\1" + line for line in lines())
     for message in messages():
         part = bytes((len(message) % 256,)) + message[:255]
-        for what in (2, 3):
+        for what in (2, 3, 6, 7):
             yield bytes((what,)) + b"\1" + part + b"\2\5" + b"\3" + part + b"\4\7"
 
 

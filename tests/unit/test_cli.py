@@ -66,12 +66,18 @@ def test_every_command_has_a_file_of_its_own_and_help_with_an_example() -> None:
         assert command.help is not None
         assert command.help.splitlines()[0] == summary
         assert f"Example:\n  kilofed {name}" in inspect.cleandoc(command.help)
-        for parameter in command.params:
-            if isinstance(parameter, click.Option):
-                assert parameter.help, f"{name} {parameter.opts}"
-                assert parameter.help.rstrip("]").endswith((".", "]", "B")) or "[default" in parameter.help
-        options = {o for p in command.params for o in p.opts}
-        assert "--debug" in options
+        parts = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+        for part in parts:
+            assert part.help is not None
+            full = name if part is command else f"{name} {part.name}"
+            assert f"Example:\n  kilofed {full}" in inspect.cleandoc(part.help)
+            for parameter in part.params:
+                if isinstance(parameter, click.Option):
+                    assert parameter.help, f"{full} {parameter.opts}"
+                    ends = parameter.help.rstrip("]").endswith((".", "]", "B"))
+                    assert ends or "[default" in parameter.help
+            options = {o for p in part.params for o in p.opts}
+            assert "--debug" in options
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

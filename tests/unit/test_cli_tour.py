@@ -90,7 +90,9 @@ def test_what_prints_figures_has_json() -> None:
     for name in set(COMMANDS) - silent:
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
-        assert any("--json" in parameter.opts for parameter in command.params), name
+        parts = command.commands.values() if isinstance(command, click.Group) else [command]
+        for part in parts:
+            assert any("--json" in parameter.opts for parameter in part.params), (name, part.name)
 
 
 # ---- completion ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kilofed.errors import FleetError
-from kilofed.fleet import Device, Fleet, default_path, new_identity
+from kilofed.fleet import NO_KEY, Device, Fleet, default_path, exposure, new_identity
 
 
 @dataclass
@@ -122,3 +123,93 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
     monkeypatch.setenv("HOME", "/home/anna")
     assert default_path() == Path("/home/anna/.local/share/kilofed/fleet.sqlite")
+
+
+# ---- keys ------------------------------------------------------------------------------------------------
+
+
+def test_a_new_key_replaces_the_old_one_when_it_was_used(fleet: Fleet) -> None:
+    anna = new_identity("anna", "pi")
+    fleet.add(anna)
+    assert fleet.keys(anna.id) == (anna.key,) and fleet.keys(b"nobody..") == ()
+    turned = fleet.rotate("anna")
+    assert turned.next_key is not None and turned.next_key != anna.key
+    assert fleet.keys(anna.id) == (turned.next_key, anna.key)
+    assert fleet.rotate("anna").next_key == turned.next_key, "the one that may be in the device already"
+    assert not fleet.used(anna.id, anna.key) and fleet.keys(anna.id) == (turned.next_key, anna.key)
+    assert fleet.used(anna.id, turned.next_key)
+    assert fleet.keys(anna.id) == (turned.next_key,)
+    assert not fleet.used(anna.id, turned.next_key) and not fleet.used(b"nobody..", anna.key)
+
+
+def test_a_revoked_device_is_let_in_no_more_and_its_key_is_gone(fleet: Fleet) -> None:
+    anna = new_identity("anna", "pi")
+    fleet.add(anna)
+    fleet.rotate("anna")
+    fleet.revoke("anna", now=9.0)
+    assert fleet.admit(Hello(anna.id)) == 3 and fleet.keys(anna.id) == ()
+    gone = fleet.find("anna")
+    assert (gone.key, gone.next_key, gone.revoked) == (NO_KEY, None, 9.0)
+    with pytest.raises(FleetError, match="anna is revoked"):
+        fleet.rotate("anna")
+
+
+def test_a_device_without_a_key_has_none(fleet: Fleet) -> None:
+    fleet.add(Device(b"no key..", "anna", "pi", NO_KEY, 0.0))
+    assert fleet.keys(b"no key..") == () and fleet.admit(Hello(b"no key..")) == 0
+
+
+def test_devices_are_renamed_and_grouped(fleet: Fleet) -> None:
+    anna, bert = new_identity("anna", "pi"), new_identity("bert", "pi")
+    fleet.add(anna)
+    fleet.add(bert)
+    assert fleet.rename("anna", "carl").id == anna.id and fleet.find("carl").key == anna.key
+    assert fleet.rename("carl", "carl").name == "carl"
+    with pytest.raises(FleetError, match="bert is registered already"):
+        fleet.rename("carl", "bert")
+    with pytest.raises(FleetError, match="cannot be the name of a device"):
+        fleet.rename("carl", "two words")
+    assert fleet.group("bert", "ground floor").group == "ground floor" == fleet.find("bert").group
+    assert fleet.group("bert", "").group == ""
+    for bad in ("x" * 33, "a\nb"):
+        with pytest.raises(FleetError, match="cannot be the name of a group"):
+            fleet.group("bert", bad)
+
+
+def test_a_register_of_schema_1_is_read_and_keeps_its_keys(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript(
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+        "CREATE TABLE devices (id BLOB PRIMARY KEY CHECK (length(id) = 8), name TEXT NOT NULL UNIQUE,"
+        " board TEXT NOT NULL, key BLOB NOT NULL CHECK (length(key) = 32), created REAL NOT NULL,"
+        " last_seen REAL) WITHOUT ROWID;"
+        "INSERT INTO meta VALUES ('schema', '1');"
+    )
+    key = bytes(range(32))
+    old.execute("INSERT INTO devices VALUES (?, 'anna', 'pi', ?, 1.0, 2.0)", (b"device 1", key))
+    old.commit()
+    old.close()
+    for _ in range(2):
+        with Fleet(path) as fleet:
+            assert fleet.all() == [Device(b"device 1", "anna", "pi", key, 1.0, 2.0)]
+            assert fleet.keys(b"device 1") == (key,)
+    assert fleet.warning == ""
+
+
+def test_a_register_that_others_could_read_is_said_and_closed(fleet: Fleet) -> None:
+    assert fleet.warning == ""
+    fleet.path.chmod(0o644)
+    assert "had mode 644" in exposure(fleet.path)
+    with Fleet(fleet.path) as again:
+        assert "others could read" in again.warning
+    assert exposure(fleet.path) == "" and exposure(fleet.path / "not there") == ""
+
+
+def test_what_a_session_was_like_is_kept(fleet: Fleet) -> None:
+    anna = new_identity("anna", "pi")
+    fleet.add(anna)
+    assert fleet.find("anna").encrypted is None
+    for encrypted in (True, False):
+        fleet.seen(anna.id, encrypted=encrypted)
+        assert fleet.find("anna").encrypted is encrypted

@@ -203,3 +203,10 @@ def test_another_bit_anywhere_in_a_handshake_gives_other_keys(key, at, bit, whic
 def test_secrets_are_in_no_repr():
     shown = repr(KEYS) + repr(derive(b"\x11" * 32, b"", b""))
     assert KEYS.from_host.hex() not in shown and "\\x11" not in shown and "from_host" not in shown
+
+
+@pytest.mark.parametrize(("frame", "most"), [(1024, 0.04), (128, 0.25)])
+def test_the_overhead_of_a_line_full_of_chunks(frame, most):
+    from tests.bench.link import overhead
+
+    assert 0 < overhead(frame) <= most

@@ -61,7 +61,8 @@ def c_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("memory")
     main = folder / "main.c"
     main.write_text(PROGRAM)
-    sources = [FIRMWARE / "src/device/memory.c", *sorted((FIRMWARE / "src/train").glob("*.c"))]
+    ours = ("src/device/memory.c", "src/device/settings.c", "src/link/crc32.c")
+    sources = [*(FIRMWARE / name for name in ours), *sorted((FIRMWARE / "src/train").glob("*.c"))]
     program = folder / "parts"
     command = [
         "gcc",

@@ -386,6 +386,9 @@ class Program:
         return self.log.read_text()
 
 
+KEY = bytes(range(7, 39))
+
+
 def sample_file(folder: Path, count: int = 60) -> Path:
     path = folder / f"samples{count}.kfs"
     path.write_bytes(placed.encode(data(count).samples(), data(count).labels))
@@ -411,7 +414,9 @@ class Host:
         self.connections: list[Connection] = []
 
     async def serve(self, transport: Transport) -> None:
-        endpoint = HostEndpoint(rng=os.urandom, insecure=True)
+        # Who knows no key takes the clear: the two kinds of pages that the programs get here.
+        keys = lambda id: [KEY] if id == b"settings" else []  # noqa: E731
+        endpoint = HostEndpoint(rng=os.urandom, keys=keys, insecure=True)
         capture = lambda up, data: self.captured.extend(data)  # noqa: E731
         async with Connection(endpoint, transport, capture=capture) as connection:
             self.connections.append(connection)
@@ -468,7 +473,7 @@ async def test_the_program_trains_and_ends_cleanly_at_sigterm(tmp_path):
 
 
 async def test_the_program_comes_back_when_the_host_does(tmp_path):
-    identity = page.Identity(b"settings", bytes(32), "pantry")
+    identity = page.Identity(b"settings", KEY, "pantry")
     settings = tmp_path / "settings.bin"
     settings.write_bytes(page.encode(identity))
     first = Host([order(1)])
@@ -485,6 +490,7 @@ async def test_the_program_comes_back_when_the_host_does(tmp_path):
             await asyncio.wait_for(second.done.wait(), SECONDS)
             pi.process.send_signal(signal.SIGINT)
             assert await asyncio.wait_for(pi.process.wait(), SECONDS) == 0
+    assert second.opened[0].hello.encrypted and first.opened[0].hello.encrypted
     assert second.opened[0].hello.device_id == b"settings" and "pantry: round 2: taken" in pi.said()
 
 
@@ -501,12 +507,14 @@ async def test_the_program_says_what_is_wrong(tmp_path):
 async def test_the_c_core_and_the_pi_send_the_same_bytes(tmp_path):
     """Three committed rounds a codec, so that residuals count, over TCP with each one's own process."""
     orders = [order(number, codec=codec) for codec in (1, 2, 3) for number in range(3 * codec, 3 * codec + 3)]
+    settings = tmp_path / "settings.bin"
+    settings.write_bytes(page.encode(page.Identity(b"settings", KEY, "either")))
     hosts = []
     for command in (
-        lambda port: pi_command(port, tmp_path),
+        lambda port: pi_command(port, tmp_path, "--settings", str(settings)),
         lambda port: [
             str(build_native()), "--connect", f"127.0.0.1:{port}", "--model", str(MODEL), "--samples",
-            str(sample_file(tmp_path)), "--id-seed", "interop", "--max-frame", "128", "--window", "512",
+            str(sample_file(tmp_path)), "--settings", str(settings), "--max-frame", "128", "--window", "512",
         ],
     ):  # fmt: skip
         host = Host(orders)

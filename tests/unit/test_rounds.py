@@ -382,16 +382,66 @@ async def test_a_device_with_another_model_takes_no_part() -> None:
     assert excluded[-1].phase is Phase.EXCLUDED
 
 
+KEY = bytes(range(5, 37))
+
+
+@pytest.mark.parametrize(
+    ("held", "insecure", "said"),
+    [
+        (None, False, "it has no key, and this run takes encrypted sessions only"),
+        (None, True, "its session is in the clear: anybody on the line can read"),
+        (bytes(range(32)), False, "anna does not take the key this host has for it"),
+        (KEY, False, ""),
+    ],
+)
+async def test_who_does_not_hold_the_key_is_let_in_with_insecure_only(
+    tmp_path: Path, held: bytes | None, insecure: bool, said: str
+) -> None:
+    first, second = make_devices(2)
+    anna = MemoryDevice(first.id, first.x, first.y, first.model, key=held)
+    bert = MemoryDevice(second.id, second.x, second.y, second.model, key=KEY)
+    with Fleet(tmp_path / "fleet.sqlite") as fleet:
+        fleet.add(Device(anna.id, "anna", "memory", KEY, 0.0))
+        fleet.add(Device(bert.id, "bert", "memory", KEY, 0.0))
+        config = replace(CONFIG, deadlines=replace(QUICK, gather=6.0))
+        outcome = await federate([anna, bert], config, fleet=fleet, insecure=insecure)
+        assert fleet.find("bert").encrypted is True
+    notes = [n.text for n in outcome.of(Note)]
+    if said:
+        assert sum(said in note for note in notes) == 1, notes
+    comes = insecure or held == KEY
+    wanted = [["anna", "bert"] if comes else ["bert"]] * len(outcome.ledger.records)
+    assert [[p.name for p in r.devices] for r in outcome.ledger.records] == wanted
+    assert bool(anna.orders) == comes
+    assert not any(KEY.hex() in note or repr(KEY) in note for note in notes)
+
+
+async def test_a_new_key_makes_the_old_one_void_once_it_was_used(tmp_path: Path) -> None:
+    first, second = make_devices(2)
+    with Fleet(tmp_path / "fleet.sqlite") as fleet:
+        for device in (first, second):
+            fleet.add(Device(device.id, device.id.hex()[:12], "memory", KEY, 0.0))
+        new = fleet.rotate(first.id.hex()).next_key
+        assert new is not None and new != KEY and fleet.keys(first.id) == (new, KEY)
+        old = MemoryDevice(second.id, second.x, second.y, second.model, key=KEY)
+        fresh = MemoryDevice(first.id, first.x, first.y, first.model, key=new)
+        outcome = await federate([fresh, old], CONFIG, fleet=fleet)
+        assert fleet.keys(first.id) == (new,)
+    assert any("uses its new key" in n.text for n in outcome.of(Note))
+
+
 async def test_strangers_are_turned_away_once_and_named(tmp_path: Path) -> None:
     known, stranger = make_devices(2)
+    known = MemoryDevice(known.id, known.x, known.y, known.model, key=KEY)
     with Fleet(tmp_path / "fleet.sqlite") as fleet:
-        fleet.add(Device(known.id, "anna", "memory", bytes(32), 0.0))
+        fleet.add(Device(known.id, "anna", "memory", KEY, 0.0))
         outcome = await federate(
             [known, stranger],
             replace(CONFIG, deadlines=replace(QUICK, gather=0.5)),
             fleet=fleet,
         )
         assert fleet.find("anna").last_seen is not None
+        assert fleet.find("anna").encrypted is True
     assert [[p.name for p in r.devices] for r in outcome.ledger.records] == [["anna"], ["anna"]]
     turned_away = [n.text for n in outcome.of(Note) if "turned away" in n.text]
     assert len(turned_away) == 1

@@ -94,11 +94,11 @@ void kf_blob_sender_init(kf_blob_sender_t *sender, const uint8_t *blob, uint32_t
 /* A new session: wait for the receiver to say again what it has. */
 void kf_blob_sender_pause(kf_blob_sender_t *sender);
 
-/* An accept for this blob. max_frame: of the session. window: most bytes on the wire beyond the last accept, as in
+/* An accept for this blob. max_frame, message_max: of the session, kf_session_message_max(). window: most bytes on the wire beyond the last accept, as in
  * the hello. Returns KF_OK; KF_ERR_BLOB when it was refused: the sender waits for another accept; KF_ERR_MESSAGE for an
  * offset beyond the end: ignored. */
 KF_MUST_CHECK kf_status_t kf_blob_accepted(kf_blob_sender_t *sender, const kf_accept_t *accept, uint16_t max_frame,
-                                           uint16_t window, uint32_t now_ms);
+                                           size_t message_max, uint16_t window, uint32_t now_ms);
 
 /* The next chunk, if the window is open: 1, and `chunk` to send; the chunk points into the blob. 0: nothing to send now. */
 int kf_blob_next(kf_blob_sender_t *sender, kf_chunk_t *chunk, uint32_t now_ms);

@@ -54,10 +54,10 @@ typedef struct kf_samples {
 typedef struct kf_device_config {
     const uint8_t *model; /* a .tflite, in flash; see kilofed/model.h for what is accepted */
     uint32_t model_bytes;
-    const kf_identity_t *identity; /* kf_settings_read() fills one */
+    const kf_identity_t *identity; /* kf_settings_read() fills one; with a key in it, sessions are encrypted */
     const char *board;             /* name of the board's data file, 1 to 24 bytes */
     uint32_t firmware;             /* major << 16 | minor << 8 | patch */
-    uint16_t max_frame;            /* longest frame, bytes on the wire, 64 to 1024; two buffers of it are in the block */
+    uint16_t max_frame;            /* longest frame, bytes on the wire, 64 (with a key: 72) to 1024; two are in the block */
     uint16_t window;               /* bytes on the wire the port buffers unasked, 64 or more: its receive ring */
     uint16_t ring_slots;           /* samples kept, 1 to 65535; a multiple of held_out_every */
     uint8_t held_out_every;        /* every so many-th slot measures and is never trained on; 0: none, else 2 or more */

@@ -1,8 +1,11 @@
-/* kilofed: the device's side of a session: hello and welcome, sequence numbers, silence.
+/* kilofed: the device's side of a session: hello and welcome, keys, sequence numbers, silence.
  *
  * Sans-IO: bytes and the time go in; messages come out one by one; frames go to the port's write. The session knows when
  * to say hello, when a welcome is meant for it and when a session is dead; it does not know what any other message means.
  * One frame is under way at a time, in one buffer: a sender asks kf_session_can_send() and makes its message only then.
+ *
+ * With a key in the identity every session is encrypted: a welcome counts only with the proof that its sender holds the key,
+ * and until then nothing of the session that may be running changes. Without one every session is in the clear.
  *
  * All times are milliseconds that wrap at 2^32; only differences below 2^31 are ever looked at. */
 #ifndef KILOFED_SESSION_H
@@ -24,6 +27,7 @@ extern "C" {
 #define KF_SESSION_REPEAT_MS 1000u          /* of hello (plus up to a quarter, so that a fleet does not speak as one) */
 #define KF_SESSION_SILENT_BEATS 3u          /* heartbeats of silence that end a session */
 #define KF_SESSION_WAIT_MAX_MS (1u << 30)   /* longer waits than 12 days are cut to this */
+#define KF_SESSION_REFUSED_MAX_MS 60000u    /* the same for a refuse to a device with a key: it may be anybody's */
 #define KF_BOARD_NAME_MAX 24u
 
 /* The longest hello is a message of 63 bytes; a send buffer holds its frame even when max_frame is 64. */
@@ -37,7 +41,7 @@ typedef struct kf_session_config {
     const kf_identity_t *identity;
     const char *board; /* name of the board's data file, 1 to 24 bytes */
     uint32_t firmware; /* major << 16 | minor << 8 | patch */
-    uint16_t max_frame; /* KF_FRAME_MIN .. KF_FRAME_MAX, bytes on the wire */
+    uint16_t max_frame; /* KF_FRAME_MIN (with a key: KF_FRAME_MIN_ENCRYPTED) .. KF_FRAME_MAX, bytes on the wire */
     uint16_t window;   /* bytes on the wire the port buffers beyond what was accepted, 64 or more */
     const kf_port_t *port;
 } kf_session_config_t;
@@ -49,18 +53,17 @@ typedef enum kf_session_event {
     KF_SESSION_BAD_MESSAGE  /* a sound frame whose message is not: message->type, and `status` of the session why */
 } kf_session_event_t;
 
-/* A session: 100-odd bytes, private but for the fields marked "read". */
+/* A session: 200-odd bytes, private but for the fields marked "read". */
 typedef struct kf_session {
     kf_session_config_t config;
     kf_frame_decoder_t decoder;
-    kf_frame_channel_t in;
+    kf_frame_channel_t in, out;
     uint8_t *send_buffer;
     const uint8_t *sending; /* bytes the port has not yet taken */
     uint16_t sending_bytes;
     uint16_t wire_bytes;    /* read: length on the wire of the frame the last message came in */
     uint16_t max_frame;     /* read: of the session, the smaller of both sides' */
     uint16_t heartbeat_ms;
-    uint32_t sent_number;   /* of the last frame sent in the session */
     uint32_t heard_ms;      /* when the last valid session frame came, or the welcome, plus announced busy time */
     uint32_t hello_ms;      /* when to say hello next, while there is no session */
     uint32_t nonces;        /* made since boot */
@@ -69,9 +72,11 @@ typedef struct kf_session {
     uint8_t repeats;        /* hellos with that nonce, for the jitter */
     uint8_t hello_due;      /* a probe asked for one */
     uint8_t no_entropy;     /* the port had none */
+    uint8_t encrypted;      /* read: its sessions are, since the identity has a key */
     uint8_t heard;          /* read: a valid session frame has come: the host knows of the session too */
     int8_t status;          /* read: of a bad message */
     uint32_t frames_in, frames_out, damaged; /* read: since boot; damaged counts pieces that were no frame */
+    uint32_t unproven;      /* read: welcomes since boot whose sender does not hold the key */
 } kf_session_t;
 
 /* Begin without a session; the first hello is due at once. The buffers (KF_SESSION_RECEIVE_BYTES and

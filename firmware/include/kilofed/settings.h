@@ -4,8 +4,8 @@
  *
  *   0 u32 magic "KFI1" | 4 u16 version 1 | 6 u16 size 64 | 8 id[8] | 16 key[32] | 48 name[12] | 60 u32 CRC-32 of 0..59
  *
- * The key is the device's half of a shared secret for encrypted sessions; until those exist it only salts nonces on boards
- * without an entropy source. A page that is erased or damaged is refused whole: a device with a half-right name or
+ * The key is the secret that the device shares with its host: with one, its sessions are encrypted, and no others are opened
+ * (SECURITY.md). All zero means that it has none, for the bench: its sessions are in the clear. A page that is erased or damaged is refused whole: a device with a half-right name or
  * key would be worse than one that says nothing. */
 #ifndef KILOFED_SETTINGS_H
 #define KILOFED_SETTINGS_H
@@ -22,7 +22,7 @@ extern "C" {
 
 typedef struct kf_identity {
     uint8_t id[8];   /* stable for the life of the device; all zero is allowed and unwise */
-    uint8_t key[32]; /* secret */
+    uint8_t key[32]; /* secret; all zero: none */
     uint8_t name[12]; /* UTF-8, zero padded, not zero terminated when all 12 bytes are used; for people */
 } kf_identity_t;
 
@@ -30,6 +30,9 @@ typedef struct kf_identity {
  * Returns KF_OK; KF_ERR_ARG for a null pointer; KF_ERR_PORT for a page that is erased, of another version, or whose
  * CRC is wrong: then `out` is all zero. Next step for a user: `kilofed flash` writes the page. */
 KF_MUST_CHECK kf_status_t kf_settings_read(kf_identity_t *out, const uint8_t page[KF_SETTINGS_BYTES]);
+
+/* Whether the device has a key. Looks at every byte, whatever they are. */
+int kf_identity_has_key(const kf_identity_t *identity);
 
 #ifdef __cplusplus
 }

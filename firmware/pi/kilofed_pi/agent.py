@@ -77,7 +77,8 @@ class Ring:
 class PiDevice:
     """A device, sans-IO. Not for several threads.
 
-    device_id: 8 bytes. rng: gives n random bytes. ring_slots: rounded up to a multiple of the held-out
+    device_id: 8 bytes. key: of its settings page; with one, its sessions are encrypted. rng: gives n random
+    bytes. ring_slots: rounded up to a multiple of the held-out
     rule's 5. max_frame, window: what its line takes.
 
     endpoint: its line's protocol. personal: the head personalised on its samples, None before an order to
@@ -90,6 +91,7 @@ class PiDevice:
         *,
         device_id: bytes,
         rng: Callable[[int], bytes],
+        key: bytes | None = None,
         ring_slots: int = RING_SLOTS,
         max_frame: int = 1024,
         window: int = 4096,
@@ -118,6 +120,7 @@ class PiDevice:
             holding=self._holding,
             rng=rng,
             take_head=self._check_head,
+            key=key,
             max_frame=max_frame,
             window=window,
         )

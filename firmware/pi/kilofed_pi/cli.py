@@ -58,7 +58,10 @@ def parse_id(text: str) -> bytes:
 )
 @click.option("--settings", type=FILE, help="The settings page: id, key and name, as `kilofed pi` writes it.")
 @click.option(
-    "--id", "id_text", metavar="HEX", help="In place of --settings: the device's id, 16 hex digits."
+    "--id",
+    "id_text",
+    metavar="HEX",
+    help="In place of --settings: the device's id, 16 hex digits; without a key, for the bench.",
 )
 @click.option("--name", help="In place of --settings: the device's name.  [default: its id]")
 @click.option(
@@ -96,21 +99,27 @@ def cli(
     host, port = parse_address(address)
     from kilofed.boards import placed
     from kilofed.boards import settings as page
+    from kilofed.boards.settings import NO_KEY
+    from kilofed.fleet import exposure
     from kilofed_pi.agent import PiDevice
     from kilofed_pi.backbone import Backbone
     from kilofed_tools.tflite import read_file
 
     if settings is not None:
         identity = page.decode(settings.read_bytes())
-        device_id, name = identity.id, name or identity.name
+        device_id, key, name = identity.id, identity.key, name or identity.name
     else:
-        device_id = parse_id(id_text or "")
+        device_id, key = parse_id(id_text or ""), NO_KEY
         name = name or device_id.hex()
     say = _speaker(name)
     backbone = Backbone(read_file(model), fast=fast)
     if not backbone.exact and not fast:
         say("this runtime has no reference kernels of tflite-runtime: features may differ from a board's")
-    device = PiDevice(backbone, device_id=device_id, rng=os.urandom, ring_slots=ring)
+    if key == NO_KEY:
+        say("WARNING: no key: sessions are in the clear, and a host has to be told --insecure to open one")
+    elif settings is not None and (warning := exposure(settings)):
+        say(f"warning: {warning}")
+    device = PiDevice(backbone, device_id=device_id, key=key, rng=os.urandom, ring_slots=ring)
     device.observe(*placed.decode(samples.read_bytes()))
     asyncio.run(run(device, host, port, say=say))
 
@@ -204,6 +213,8 @@ def _report(event: DeviceEvent, say: Callable[[str], None]) -> None:
             say("a session is open")
         case ev.Refused(reason, wait_ms):
             say(f"the host refuses this device (reason {reason}); asking again in {wait_ms / 1000:g} s")
+        case ev.Unproven():
+            say("a host does not hold this device's key: the wrong host, or a stranger")
         case ev.TrainAsked(order):
             say(f"round {order.round}: training for {order.epochs} epochs")
         case ev.CommitAsked(round, verdict):

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kilofed/frame.h"
+
 static const char help[] =
     "usage: kilofed-posix (--connect HOST:PORT | --stdio) --model FILE [options]\n"
     "\n"
@@ -17,7 +19,9 @@ static const char help[] =
     "  --samples FILE       placed samples (\"KFS1\") of the next device; may be given once a device\n"
     "  --count N            devices, 1 to 4096 (default 1)\n"
     "  --id-seed TEXT       ids and keys made from this text and the device's number: the same at every start\n"
-    "  --settings FILE      a 64-byte settings page with id and key of the next device\n"
+    "  --settings FILE      a 64-byte settings page with id and key of the next device; without this and --id-seed\n"
+    "                       a device has an id by chance and no key\n"
+    "  --insecure           devices have no keys: their sessions are in the clear, for the bench\n"
     "  --name TEXT          for people, up to 12 bytes\n"
     "  --board NAME         name told to the host (default posix)\n"
     "  --ring N             samples kept (default 400)\n"
@@ -37,6 +41,7 @@ enum {
     OPT_COUNT,
     OPT_ID_SEED,
     OPT_SETTINGS,
+    OPT_INSECURE,
     OPT_NAME,
     OPT_BOARD,
     OPT_RING,
@@ -58,6 +63,7 @@ static const struct option names[] = {
     {"count", required_argument, NULL, OPT_COUNT},
     {"id-seed", required_argument, NULL, OPT_ID_SEED},
     {"settings", required_argument, NULL, OPT_SETTINGS},
+    {"insecure", no_argument, NULL, OPT_INSECURE},
     {"name", required_argument, NULL, OPT_NAME},
     {"board", required_argument, NULL, OPT_BOARD},
     {"ring", required_argument, NULL, OPT_RING},
@@ -127,6 +133,9 @@ static int take(kf_options_t *o, int option) {
     case OPT_SETTINGS:
         o->settings[o->settings_count++] = optarg;
         return 0;
+    case OPT_INSECURE:
+        o->insecure = 1;
+        return 0;
     case OPT_NAME:
         o->name = optarg;
         return 0;
@@ -174,6 +183,10 @@ static int check(const kf_options_t *o) {
     }
     if (o->held_out == 1 || (o->held_out > 1 && o->ring % o->held_out != 0)) {
         return refuse("--held-out", "does not divide --ring", "make --ring a multiple of it; 1 would leave nothing to train");
+    }
+    const int keys = !o->insecure && (o->settings_count > 0 || o->id_seed != NULL);
+    if (keys && o->max_frame < KF_FRAME_MIN_ENCRYPTED) {
+        return refuse("--max-frame", "is too short for an encrypted session", "give 72 or more, or --insecure");
     }
     return 0;
 }

@@ -13,7 +13,7 @@ typedef struct kf_options {
     const char **samples;  /* files, of device 0, 1, ... */
     const char **settings; /* files, of device 0, 1, ... */
     size_t samples_count, settings_count;
-    const char *id_seed; /* NULL: ids are random and new at each start */
+    const char *id_seed; /* NULL: ids are random and new at each start, and there are no keys */
     const char *name;    /* for people; each device's number is added when there are several */
     const char *board;
     uint32_t count;
@@ -21,6 +21,7 @@ typedef struct kf_options {
     uint32_t memory;    /* bytes a device gets; 0: what it needs */
     uint32_t slice_macs;
     int stdio;
+    int insecure; /* no device has a key */
     int verbose;
 } kf_options_t;
 

@@ -131,10 +131,12 @@ static int identity_make(kf_unit_t *unit, const kf_options_t *o) {
         }
     } else if (o->id_seed != NULL) {
         identity_from_seed(&unit->identity, o->id_seed, unit->number);
-    } else if (port_entropy(unit, unit->identity.id, sizeof unit->identity.id) != KF_OK ||
-               port_entropy(unit, unit->identity.key, sizeof unit->identity.key) != KF_OK) {
+    } else if (port_entropy(unit, unit->identity.id, sizeof unit->identity.id) != KF_OK) {
         fputs("kilofed-posix: the system has no random bytes: use --id-seed\n", stderr);
         return -1;
+    }
+    if (o->insecure) {
+        memset(unit->identity.key, 0, sizeof unit->identity.key);
     }
     if (o->name != NULL) {
         char name[sizeof unit->identity.name + 1];

@@ -12,7 +12,8 @@ int kf_config_is_valid(const kf_device_config_t *c) {
     while (name <= KF_BOARD_NAME_MAX && c->board[name] != 0) {
         name++;
     }
-    return name >= 1 && name <= KF_BOARD_NAME_MAX && c->max_frame >= KF_FRAME_MIN && c->max_frame <= KF_FRAME_MAX &&
+    const unsigned least = kf_identity_has_key(c->identity) ? KF_FRAME_MIN_ENCRYPTED : KF_FRAME_MIN;
+    return name >= 1 && name <= KF_BOARD_NAME_MAX && c->max_frame >= least && c->max_frame <= KF_FRAME_MAX &&
            c->window >= 64 && c->ring_slots >= 1 && c->held_out_every != 1 &&
            (c->held_out_every == 0 || c->ring_slots % c->held_out_every == 0) && c->max_batch >= 1 &&
            c->max_batch <= KF_MAX_BATCH && (c->samples.data != NULL || c->samples.bytes == 0);

@@ -150,7 +150,8 @@ void kf_round_accept(kf_device_t *d, const kf_accept_t *accept, uint32_t now_ms)
         return; /* of a round that is over */
     }
     const kf_status_t status =
-        kf_blob_accepted(&d->sender, accept, d->session.max_frame, d->config->window, now_ms);
+        kf_blob_accepted(&d->sender, accept, d->session.max_frame, kf_session_message_max(&d->session),
+                         d->config->window, now_ms);
     if (status == KF_OK) {
         d->answered = 1;
     } else if (status == KF_ERR_BLOB) { /* it was damaged on its way: offer it again, but not for ever */

@@ -7,6 +7,14 @@
 
 #define MAGIC UINT32_C(0x3149464B) /* "KFI1" */
 
+int kf_identity_has_key(const kf_identity_t *identity) {
+    uint8_t any = 0;
+    for (size_t i = 0; i < sizeof identity->key; i++) {
+        any |= identity->key[i];
+    }
+    return any != 0;
+}
+
 kf_status_t kf_settings_read(kf_identity_t *out, const uint8_t page[KF_SETTINGS_BYTES]) {
     if (out == NULL || page == NULL) {
         return KF_ERR_ARG;

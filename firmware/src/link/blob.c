@@ -127,8 +127,8 @@ static uint32_t backoff_ms(const kf_blob_sender_t *s) {
     return ms > KF_BLOB_RTO_MAX_MS ? KF_BLOB_RTO_MAX_MS : ms;
 }
 
-kf_status_t kf_blob_accepted(kf_blob_sender_t *s, const kf_accept_t *accept, uint16_t max_frame, uint16_t window,
-                             uint32_t now_ms) {
+kf_status_t kf_blob_accepted(kf_blob_sender_t *s, const kf_accept_t *accept, uint16_t max_frame, size_t message_max,
+                             uint16_t window, uint32_t now_ms) {
     if (accept->verdict == KF_REFUSED) {
         kf_blob_sender_pause(s);
         s->accepted = s->next = 0;
@@ -137,7 +137,6 @@ kf_status_t kf_blob_accepted(kf_blob_sender_t *s, const kf_accept_t *accept, uin
     if (accept->offset > s->size) {
         return KF_ERR_MESSAGE;
     }
-    const size_t message_max = kf_frame_message_max(max_frame);
     const size_t data = message_max - chunk_overhead(s->size, message_max);
     s->chunk_bytes = (uint16_t)(data > CHUNK_MAX ? CHUNK_MAX : data);
     const uint32_t in_window = (uint32_t)window / max_frame;

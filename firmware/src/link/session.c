@@ -5,6 +5,9 @@
 #include <monocypher.h>
 
 #include "../bytes.h"
+#include "cipher.h"
+
+#define HELLO_MAX 64u
 
 /* ---- nonces and ids -------------------------------------------------------------------------------------------- */
 
@@ -24,6 +27,7 @@ static void nonce_renew(kf_session_t *s, uint32_t now_ms) {
         kf_put_u32(seed + 55, s->nonces);
         kf_put_u32(seed + 59, now_ms);
         crypto_blake2b(s->nonce, sizeof s->nonce, seed, sizeof seed);
+        crypto_wipe(seed, sizeof seed);
     }
     s->nonce_open = 1;
     s->repeats = 0;
@@ -58,29 +62,28 @@ static void flush(kf_session_t *s) {
     }
 }
 
-static kf_status_t frame_send(kf_session_t *s, const kf_message_t *message, kf_frame_type_t type, size_t longest) {
+/* in_session 0: in the clear. */
+static kf_status_t frame_send(kf_session_t *s, const kf_message_t *message, int in_session, size_t longest) {
     const size_t room = KF_SESSION_SEND_FRAME(s->config.max_frame);
     size_t size;
     const kf_status_t status = kf_message_encode(message, kf_frame_message_at(s->send_buffer, room), longest, &size);
     if (status != KF_OK) {
         return KF_ERR_MESSAGE;
     }
-    const int clear = type == KF_FRAME_CLEAR;
-    if (!clear) {
-        s->sent_number++;
-    }
     size_t bytes;
-    s->sending = kf_frame_seal(s->send_buffer, room, size, type, KF_FROM_DEVICE, clear ? 0 : s->in.session,
-                               clear ? 0 : s->sent_number, &bytes);
+    s->sending = in_session ? kf_frame_seal(s->send_buffer, room, size, &s->out, &bytes)
+                            : kf_frame_seal_clear(s->send_buffer, room, size, KF_FROM_DEVICE, &bytes);
     s->sending_bytes = (uint16_t)bytes;
     s->frames_out++;
     flush(s);
     return KF_OK;
 }
 
-static void hello_send(kf_session_t *s, uint32_t now_ms) {
-    kf_message_t message = {.type = KF_MSG_HELLO};
-    kf_hello_t *hello = &message.as.hello;
+/* The same bytes each time until nonce_renew(). */
+static void hello_make(const kf_session_t *s, kf_message_t *message) {
+    memset(message, 0, sizeof *message);
+    message->type = KF_MSG_HELLO;
+    kf_hello_t *hello = &message->as.hello;
     hello->version = KF_FRAME_VERSION;
     memcpy(hello->device_id, s->config.identity->id, sizeof hello->device_id);
     memcpy(hello->device_nonce, s->nonce, sizeof hello->device_nonce);
@@ -88,9 +91,14 @@ static void hello_send(kf_session_t *s, uint32_t now_ms) {
     hello->firmware = s->config.firmware;
     hello->max_frame = s->config.max_frame;
     hello->window = s->config.window;
-    hello->flags = s->no_entropy ? KF_HELLO_NO_ENTROPY : 0;
-    const kf_status_t status =
-        frame_send(s, &message, KF_FRAME_CLEAR, kf_frame_message_max(KF_SESSION_SEND_FRAME(s->config.max_frame)));
+    hello->flags = (s->no_entropy ? KF_HELLO_NO_ENTROPY : 0u) | (s->encrypted ? KF_HELLO_ENCRYPTED : 0u);
+}
+
+static void hello_send(kf_session_t *s, uint32_t now_ms) {
+    kf_message_t message;
+    hello_make(s, &message);
+    const size_t longest = kf_frame_message_max(KF_SESSION_SEND_FRAME(s->config.max_frame), KF_FRAME_CLEAR);
+    const kf_status_t status = frame_send(s, &message, 0, longest);
     (void)status; /* a hello fits by KF_SESSION_SEND_FRAME and is in range by kf_session_config_t */
     s->hello_due = 0;
     /* The nonce's bytes are as good a jitter as any: 0 to 249 ms, another one at each repeat. */
@@ -108,20 +116,47 @@ int kf_session_can_send(const kf_session_t *s) {
 }
 
 size_t kf_session_message_max(const kf_session_t *s) {
-    return kf_frame_message_max(s->max_frame);
+    return kf_frame_message_max(s->max_frame, s->encrypted ? KF_FRAME_ENCRYPTED : KF_FRAME_SESSION);
 }
 
 kf_status_t kf_session_send(kf_session_t *s, const kf_message_t *message) {
     if (!kf_session_can_send(s)) {
         return KF_ERR_BUSY;
     }
-    return frame_send(s, message, KF_FRAME_SESSION, kf_session_message_max(s));
+    return frame_send(s, message, 1, kf_session_message_max(s));
 }
 
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
 
-/* A message in the clear. Returns 1 when it opened a session. */
-static int clear_message(kf_session_t *s, const kf_message_t *message, uint32_t now_ms) {
+/* Bytes of the hello that was said, made again: it is 63 bytes at most. */
+static size_t hello_bytes(const kf_session_t *s, uint8_t bytes[HELLO_MAX]) {
+    kf_message_t message;
+    size_t size = 0;
+    hello_make(s, &message);
+    const kf_status_t status = kf_message_encode(&message, bytes, HELLO_MAX, &size);
+    (void)status; /* as in hello_send() */
+    return size;
+}
+
+/* Whether a welcome comes from who holds the key; if so the session's keys are in both channels. raw: the message's bytes. */
+static int keys_open(kf_session_t *s, const kf_welcome_t *welcome, const uint8_t *raw) {
+    uint8_t hello[HELLO_MAX], proof[KF_PROOF_BYTES], from_host[KF_FRAME_KEY_BYTES], from_device[KF_FRAME_KEY_BYTES];
+    const size_t size = hello_bytes(s, hello);
+    const size_t before = (size_t)(welcome->proof.at - raw) - 1u; /* a string of 16 has a head of one byte */
+    kf_keys_derive(s->config.identity->key, hello, size, raw, before, from_host, from_device, proof);
+    const int proven = crypto_verify16(proof, welcome->proof.at) == 0;
+    if (proven) {
+        memcpy(s->in.key, from_host, sizeof from_host);
+        memcpy(s->out.key, from_device, sizeof from_device);
+    }
+    crypto_wipe(from_host, sizeof from_host);
+    crypto_wipe(from_device, sizeof from_device);
+    crypto_wipe(proof, sizeof proof); /* of a wrong one the right one: it would open the session */
+    return proven;
+}
+
+/* A message in the clear, of the bytes `raw`. Returns 1 when it opened a session. */
+static int clear_message(kf_session_t *s, const kf_message_t *message, const uint8_t *raw, uint32_t now_ms) {
     switch (message->type) {
     case KF_MSG_PROBE: /* a host has just opened the line: answered also while an older session goes on */
         s->nonce_open = 0;
@@ -133,11 +168,19 @@ static int clear_message(kf_session_t *s, const kf_message_t *message, uint32_t 
             memcmp(welcome->device_nonce, s->nonce, sizeof s->nonce) != 0) {
             return 0; /* for another hello, or said twice */
         }
-        s->in.session = session_id(s, welcome->host_nonce);
-        s->in.number = 0;
-        s->in.open = 1;
-        s->sent_number = 0;
-        s->max_frame = welcome->max_frame < s->config.max_frame ? welcome->max_frame : s->config.max_frame;
+        const uint16_t max_frame = welcome->max_frame < s->config.max_frame ? welcome->max_frame : s->config.max_frame;
+        if ((welcome->proof.at != NULL) != s->encrypted || (s->encrypted && max_frame < KF_FRAME_MIN_ENCRYPTED)) {
+            return 0;
+        }
+        if (!s->encrypted) {
+            s->in.session = s->out.session = session_id(s, welcome->host_nonce);
+        } else if (!keys_open(s, welcome, raw)) {
+            s->unproven++;
+            return 0;
+        }
+        s->in.number = s->out.number = 0;
+        s->in.open = s->out.open = 1;
+        s->max_frame = max_frame;
         s->heartbeat_ms = welcome->heartbeat_ms;
         s->heard_ms = now_ms;
         s->heard = 0;
@@ -148,9 +191,9 @@ static int clear_message(kf_session_t *s, const kf_message_t *message, uint32_t 
     case KF_MSG_REFUSE: {
         const kf_refuse_t *refuse = &message->as.refuse;
         if (s->nonce_open && memcmp(refuse->device_nonce, s->nonce, sizeof s->nonce) == 0) {
-            const uint32_t wait = refuse->wait_ms;
+            const uint32_t most = s->encrypted ? KF_SESSION_REFUSED_MAX_MS : KF_SESSION_WAIT_MAX_MS;
             s->nonce_open = 0;
-            s->hello_ms = now_ms + (wait > KF_SESSION_WAIT_MAX_MS ? KF_SESSION_WAIT_MAX_MS : wait);
+            s->hello_ms = now_ms + (refuse->wait_ms > most ? most : refuse->wait_ms);
         }
         return 0;
     }
@@ -165,6 +208,8 @@ void kf_session_init(kf_session_t *s, const kf_session_config_t *config, uint8_t
     s->config = *config;
     s->send_buffer = send_buffer;
     s->in.sender = KF_FROM_HOST;
+    s->out.sender = KF_FROM_DEVICE;
+    s->encrypted = s->in.encrypted = s->out.encrypted = kf_identity_has_key(config->identity) != 0;
     s->hello_ms = now_ms;
     kf_frame_decoder_init(&s->decoder, receive_buffer, KF_SESSION_RECEIVE_BYTES(config->max_frame));
 }
@@ -193,7 +238,7 @@ size_t kf_session_receive(kf_session_t *s, const uint8_t *bytes, size_t size, ui
         s->wire_bytes = frame.wire_bytes;
         const kf_status_t status = kf_message_decode(message, frame.bytes, frame.size);
         if (frame.type == KF_FRAME_CLEAR) {
-            if (status == KF_OK && clear_message(s, message, now_ms)) {
+            if (status == KF_OK && clear_message(s, message, frame.bytes, now_ms)) {
                 *event = KF_SESSION_OPENED;
                 return taken;
             }
@@ -224,8 +269,10 @@ size_t kf_session_receive(kf_session_t *s, const uint8_t *bytes, size_t size, ui
 /* ---- time ------------------------------------------------------------------------------------------------------ */
 
 void kf_session_end(kf_session_t *s, uint32_t now_ms) {
-    s->in.open = 0;
-    s->in.number = 0;
+    s->in.open = s->out.open = 0;
+    s->in.number = s->out.number = 0;
+    crypto_wipe(s->in.key, sizeof s->in.key);
+    crypto_wipe(s->out.key, sizeof s->out.key);
     s->heard = 0;
     s->hello_ms = now_ms;
 }
@@ -240,7 +287,7 @@ static uint32_t silence_ms(const kf_session_t *s) {
 
 int kf_session_poll(kf_session_t *s, uint32_t now_ms) {
     int ended = 0;
-    if (s->in.open && (kf_time_reached(now_ms, silence_ms(s)) || s->sent_number == UINT32_MAX)) {
+    if (s->in.open && (kf_time_reached(now_ms, silence_ms(s)) || s->out.number == UINT32_MAX)) {
         kf_session_end(s, now_ms);
         ended = 1;
     }

@@ -17,13 +17,14 @@ from kilofed.errors import BoardError
 MAGIC = b"KFI1"
 VERSION = 1
 SETTINGS_BYTES = 64
+NO_KEY = bytes(32)  # the device's sessions are in the clear, for the bench
 _LAYOUT = struct.Struct("<4sHH8s32s12s")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes a device that one: id (8 bytes), key (32 bytes, secret) and name (at most 12 bytes of
-    UTF-8).
+    """What makes a device that one: id (8 bytes), key (32 bytes, secret; NO_KEY: none) and name (at
+    most 12 bytes of UTF-8).
     """
 
     id: bytes

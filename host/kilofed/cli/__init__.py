@@ -43,7 +43,10 @@ GROUPS = {
         "emulate": "Start emulated boards and print their ports, until Ctrl-C.",
         "flash": "Load firmware, model and identity into a board and register it.",
         "pi": "Make what kilofed-pi needs for a Linux device to join.",
+    },
+    "Keep the fleet": {
         "devices": "List the devices this host knows, or forget one.",
+        "fleet": "Name, group and revoke devices, and replace their keys.",
     },
     "Federate": {
         "init": "Write a settings file for `kilofed run`, all defaults in it.",

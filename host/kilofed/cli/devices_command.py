@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kilofed.cli.common import common_options, fleet_option, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from kilofed.fleet import Device
+
+CLEAR = "in the clear"
 
 
 @click.command("devices")
@@ -21,7 +27,8 @@ from kilofed.cli.common import common_options, fleet_option, json_option, print_
 def command(remove: tuple[str, ...], ports: bool, fleet_path: Path | None, as_json: bool) -> None:
     """List the devices this host knows, or forget one.
 
-    Devices are registered by `kilofed flash`, Linux devices by `kilofed pi`. Keys are never shown.
+    Devices are registered by `kilofed flash`, Linux devices by `kilofed pi`. Keys are never shown; `kilofed
+    fleet` replaces and revokes them.
 
     \b
     Example:
@@ -37,6 +44,8 @@ def command(remove: tuple[str, ...], ports: bool, fleet_path: Path | None, as_js
             gone = fleet.remove(name)
             click.echo(f"forgot {gone.name} ({gone.hex})", err=True)
         devices = fleet.all()
+        if fleet.warning:
+            click.echo(f"warning: {fleet.warning}", err=True)
     if as_json:
         print_json(
             [
@@ -46,6 +55,9 @@ def command(remove: tuple[str, ...], ports: bool, fleet_path: Path | None, as_js
                     "board": d.board,
                     "created": d.created,
                     "last_seen": d.last_seen,
+                    "encrypted": d.encrypted,
+                    "revoked": d.revoked,
+                    "group": d.group,
                 }
                 for d in devices
             ]
@@ -55,8 +67,13 @@ def command(remove: tuple[str, ...], ports: bool, fleet_path: Path | None, as_js
         click.echo("no devices yet: `kilofed flash` registers a board, `kilofed pi` a Linux device", err=True)
         return
     print_table(
-        ("name", "board", "id", "last seen"), [(d.name, d.board, d.hex, _ago(d.last_seen)) for d in devices]
+        ("name", "board", "id", "link", "last seen"),
+        [(d.name, d.board, d.hex, link_of(d), ago(d.last_seen)) for d in devices],
     )
+    if any(link_of(d) == CLEAR for d in devices):
+        click.echo(
+            f"WARNING: {CLEAR} means that anybody on the line can read and change what is said", err=True
+        )
 
 
 def _show_ports(as_json: bool) -> None:
@@ -71,7 +88,17 @@ def _show_ports(as_json: bool) -> None:
         click.echo("no serial ports: plug a board in", err=True)
 
 
-def _ago(then: float | None) -> str:
+def link_of(device: Device) -> str:
+    """How a device speaks with this host, in a word or two."""
+    if device.revoked is not None:
+        return "revoked"
+    if not device.keys or device.encrypted is False:
+        return CLEAR
+    return "new key waits" if device.next_key is not None else "encrypted"
+
+
+def ago(then: float | None) -> str:
+    """How long ago a Unix time was, in its largest unit; "never" for None."""
     if then is None:
         return "never"
     seconds = max(0.0, time.time() - then)

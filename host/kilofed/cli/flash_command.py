@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
@@ -28,13 +29,16 @@ from kilofed.cli.common import (
 )
 @name_option("What to call the device.", required=True)
 @replace_option
+@click.option(
+    "--insecure", is_flag=True, help="Give it no key: its sessions are in the clear, for the bench."
+)
 @model_option()
 @fleet_option
 @json_option
 @common_options
 def command(
-    board_name: str, target: str, name: str, replace: bool, model: Path | None, fleet_path: Path | None,
-    as_json: bool,
+    board_name: str, target: str, name: str, replace: bool, insecure: bool, model: Path | None,
+    fleet_path: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Load firmware, model and identity into a board and register it.
 
@@ -50,11 +54,18 @@ def command(
     from kilofed.boards.fit import pool_bytes
     from kilofed.boards.flash import check_target
     from kilofed.errors import FleetError
-    from kilofed.fleet import Fleet, default_path, new_identity
+    from kilofed.fleet import NO_KEY, Fleet, default_path, new_identity
     from kilofed.samples import digits_model_path
 
     board = load(board_name)
     device = new_identity(name, board.name)
+    if insecure:
+        device = dataclasses.replace(device, key=NO_KEY)
+        click.echo(
+            f"WARNING: {name} gets no key: anybody on its line can read and change what it says, and"
+            " `kilofed run` takes it with --insecure only",
+            err=True,
+        )
     with Fleet(fleet_path or default_path()) as fleet:
         if not replace and any(known.name == name for known in fleet.all()):
             raise FleetError(

@@ -102,6 +102,11 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--anybody/--registered", default=False, help="Let devices in that are not registered, or do not."
 )
+@click.option(
+    "--insecure/--encrypted",
+    default=False,
+    help="Take sessions in the clear, of devices without a key: for the bench only.",
+)
 @run_out_option("build/run")
 @training_options
 @config_option
@@ -111,13 +116,15 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 def command(
     model: Path | None, ports: tuple[str, ...], listen: tuple[str, int] | None, expect: int | None,
     emulate: int, board_name: str, native: int, data: Path | None, test: Path | None, samples: int | None,
-    alpha: float, anybody: bool, out: Path, fleet_path: Path | None, as_json: bool, **settings: Any,
+    alpha: float, anybody: bool, insecure: bool, out: Path, fleet_path: Path | None, as_json: bool,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Run a federation over the devices given.
 
-    Devices are registered by `kilofed flash`; those that are started here, by --emulate or --native, belong
-    to the run. A run that was stopped goes on from its last round when --out names its folder; one that is
-    finished is left as it is and shown again (`kilofed demo` moves its own aside and starts anew).
+    Devices are registered by `kilofed flash`, which gives each a key: sessions are encrypted. Those that are
+    started here, by --emulate or --native, belong to the run. A run that was stopped goes on from its last
+    round when --out names its folder; one that is finished is left as it is and shown again (`kilofed demo`
+    moves its own aside and starts anew).
 
     \b
     Example:
@@ -137,6 +144,8 @@ def command(
         raise WrongUsage(
             "--listen alone does not say how many come", "give --expect, the devices to wait for in all"
         )
+    if anybody and not insecure:
+        raise WrongUsage("who is not registered has no key", "give --insecure with --anybody, for the bench")
     model_path = model or digits_model_path()
     content = read_file(model_path)
     config = _config(content, settings)
@@ -156,6 +165,7 @@ def command(
             expected=expect,
             fleet=fleet_path or (None if places else default_path()),
             anybody=anybody,
+            insecure=insecure,
             command=command_line(),
             observers=[display],
             say=display.step,

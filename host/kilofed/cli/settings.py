@@ -17,7 +17,7 @@ NOT_IN_FILES = frozenset({"config", "json", "debug"})
 #: Heading -> the settings under it, in the file's order.
 GROUPS = {
     "The model and the run's folder": ("model", "out"),
-    "Devices": ("port", "listen", "expect", "fleet", "anybody"),
+    "Devices": ("port", "listen", "expect", "fleet", "anybody", "insecure"),
     "Devices started for the run, and what they learn from": (
         "emulate", "board", "native", "data", "test", "samples", "alpha",
     ),

@@ -80,8 +80,8 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
     device_id: 8 bytes. key: 32 bytes that the host knows too: sessions are encrypted, and no others are
     taken; None: sessions are in the clear. board: 1..24 bytes of text. firmware: major << 16 | minor << 8 |
     patch. rng: gives n random bytes. take_head: called with a whole head blob whose hash is right; 0 makes it
-    the base, another number is the StatusCode to refuse with. max_frame, window: what this end takes, 64..1024 and 64..65535
-    bytes on the wire.
+    the base, another number is the StatusCode to refuse with. max_frame, window: what this end takes,
+    64..1024 and 64..65535 bytes on the wire.
     """
 
     def __init__(

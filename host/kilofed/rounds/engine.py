@@ -30,9 +30,9 @@ from typing import Protocol
 
 from kilofed.errors import FleetMissingError, RoundsFailedError
 from kilofed.fleet import REFUSED_UNKNOWN, WELCOME, Fleet
-from kilofed.link.events import HelloSeen, InfoChanged, Malformed, Opened, Stray
+from kilofed.link.events import HelloSeen, InfoChanged, Malformed, Opened, Stray, Unproven
 from kilofed.link.host import HostEndpoint
-from kilofed.link.messages import PROTOCOL_VERSION, Hello, Info, Reason
+from kilofed.link.messages import FLAG_NO_ENTROPY, PROTOCOL_VERSION, Hello, Info, Reason
 from kilofed.rounds.answers import Checked, check_figures, take_update
 from kilofed.rounds.config import RunConfig, cohort_order
 from kilofed.rounds.globalmodel import GlobalModel, round_on_wire
@@ -84,8 +84,10 @@ class Engine:
     config: the settings. model: the head to start from; changed by every training round. ledger: where rounds
     go. done, tag: of the ledger's run: rounds that are committed, and the run's number on the wire. settled:
     hex ids of the devices whose answer was in the last committed round (they may still wait to hear of it).
-    fleet: who is let in; None lets everybody in. measure: accuracy of the model on a test set of the
-    laboratory. observers: called with every RunEvent, in order; they must not block.
+    fleet: who is let in, and whose keys are known; None lets everybody in, in the clear. anybody: let devices
+    in that are not registered. insecure: let sessions be in the clear, for the bench. measure: accuracy of
+    the model on a test set of the laboratory. observers: called with every RunEvent, in order; they must not
+    block.
     """
 
     def __init__(
@@ -98,6 +100,8 @@ class Engine:
         tag: int = 0,
         settled: Sequence[str] = (),
         fleet: Fleet | None = None,
+        anybody: bool = False,
+        insecure: bool = False,
         measure: Callable[[GlobalModel], float] | None = None,
         observers: Sequence[Callable[[RunEvent], None]] = (),
     ) -> None:
@@ -108,6 +112,8 @@ class Engine:
         self._tag = tag
         self._settled = frozenset(settled)
         self._fleet = fleet
+        self._anybody = anybody or fleet is None
+        self._insecure = insecure or fleet is None
         self._measure = measure
         self._observers = tuple(observers)
         self._members: dict[bytes, Member] = {}
@@ -116,6 +122,8 @@ class Engine:
         self._failure: BaseException | None = None
         self._marks: dict[bytes, Traffic] = {}
         self._turned_away: set[tuple[bytes, int]] = set()
+        self._doubted: set[bytes] = set()  # devices that do not take the key we have
+        self._warned: set[tuple[bytes, str]] = set()  # what was said of how a device speaks
         self._unheard: set[Line] = set()  # lines on which no device has answered
         self._peer_notes = 0
         self._remembered: dict[bytes, DeviceRow] = {}  # what the ledger was last told of a device
@@ -125,7 +133,10 @@ class Engine:
     def endpoint(self) -> HostEndpoint:
         """A protocol endpoint for a new line, which asks this engine whom to let in."""
         endpoint = HostEndpoint(
-            rng=os.urandom, admit=lambda hello: self.admit(hello, endpoint), insecure=True
+            rng=os.urandom,
+            admit=lambda hello: self.admit(hello, endpoint),
+            keys=lambda device_id: () if self._fleet is None else self._fleet.keys(device_id),
+            insecure=self._insecure,
         )
         return endpoint
 
@@ -136,6 +147,8 @@ class Engine:
         first keeps the name, until its line falls silent.
         """
         refused = WELCOME if self._fleet is None else self._fleet.admit(hello)
+        if refused and self._anybody and self._fleet is not None and not self._fleet.get(hello.device_id):
+            refused = WELCOME
         return refused or (Reason.TWIN if self._is_twin(hello.device_id, endpoint) else WELCOME)
 
     def _is_twin(self, device_id: bytes, endpoint: HostEndpoint | None) -> bool:
@@ -157,6 +170,10 @@ class Engine:
         """Ends `run` with this error: of a line that is served by somebody else's task."""
         self._failure = self._failure or error
         self._changed.set()
+
+    def remark(self, text: str) -> None:
+        """Notes something about the lines, for the run's notes and whoever watches."""
+        self._peer_note(text)
 
     @property
     def members(self) -> list[Member]:
@@ -440,6 +457,9 @@ class Engine:
                         self._hello(hello, refused)
                         if refused:
                             self._unheard.discard(line)
+                    case Unproven(device_id):
+                        self._unproven(device_id)
+                        self._unheard.discard(line)
                     case Stray() | Malformed() if strange >= STRAY_NOTES:
                         pass
                     case Stray(data, version):
@@ -472,13 +492,36 @@ class Engine:
             self._members[member.id] = member
             if member.hex in self._settled:
                 member.expect_settled(round_on_wire(self._tag, self.done, Kind.TRAIN))
+        key = line.endpoint.key
         if self._fleet is not None:
-            self._fleet.seen(member.id)
+            self._fleet.seen(member.id, encrypted=key is not None)
+            if key is not None and self._fleet.used(member.id, key):
+                self._note("uses its new key from here on; the old one is void", member)
+        if key is None:
+            why = "its session is in the clear: anybody on the line can read and change what is said"
+            self._warn(member, why)
+        elif hello.flags & FLAG_NO_ENTROPY:
+            self._warn(member, "has no randomness: after a reset, recorded orders can be replayed to it")
         self._check_model(member, info)
         member.opened(line, event, self._now())
         self._remember(member)
         self._show(member)
         return member
+
+    def _warn(self, member: Member, text: str) -> None:
+        if (member.id, text) not in self._warned:
+            self._warned.add((member.id, text))
+            self._note(text, member)
+
+    def _unproven(self, device_id: bytes) -> None:
+        if device_id in self._doubted or len(self._doubted) >= PEER_NOTES:
+            return
+        self._doubted.add(device_id)
+        known = self._fleet.get(device_id) if self._fleet is not None else None
+        name = known.name if known else device_id.hex()
+        self._peer_note(
+            f"{name} does not take the key this host has for it: flash it again, or look who it is"
+        )
 
     def _check_model(self, member: Member, info: Info) -> None:
         reason = ""
@@ -578,6 +621,10 @@ def _why_refused(hello: Hello, refused: int) -> str:
         return _other_version(hello.version)
     if refused == Reason.TWIN:
         return "another line has a session with this id: flash one of the two with an id of its own"
+    if refused == Reason.INSECURE:
+        return "it has no key, and this run takes encrypted sessions only: flash it, or give --insecure"
+    if refused == Reason.WRONG_KEY:
+        return "this host has no key for it: flash it from here"
     return f"reason {refused}: use host and firmware of one version"
 
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +27,15 @@ BUILD = ROOT / "build" / ("coverage" if COVERAGE else "tests") / "device"
 DIGITS = ROOT / "models" / "digits" / "digits.tflite"
 FIRMWARE = ROOT / "firmware"
 
-for part in ("tools", "host"):
+for part in ("tools", "host", "."):
     if str(ROOT / part) not in sys.path:
         sys.path.insert(0, str(ROOT / part))
 
+from tests.link_tap import Tap  # noqa: E402
+
 from kilofed.link.events import Event, Stray  # noqa: E402
 from kilofed.link.host import HostEndpoint  # noqa: E402
+from kilofed.link.secure import NO_KEY  # noqa: E402
 
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wpedantic", "-Werror"]
 SANITIZE = [
@@ -157,7 +161,7 @@ class Config:
     seed: int = 1
     firmware: int = 0x000100
     id: bytes = b"device-1"
-    key: bytes = bytes(range(32))
+    key: bytes = bytes(range(32))  # all zero: none, its sessions are in the clear
     board: str = "posix"
     samples: bytes = b""
 
@@ -173,6 +177,7 @@ class State:
     frames_out: int
     damaged: int
     locks: int
+    unproven: int
     residual: bytes
     ring: bytes
 
@@ -229,7 +234,7 @@ class Device:
 
     def inside(self) -> State:
         answer = self.runner.ask("G")
-        numbers = [answer.number() for _ in range(7)]
+        numbers = [answer.number() for _ in range(8)]
         residual = answer.take(answer.number())
         return State(*numbers, residual, answer.take(answer.number()))
 
@@ -260,7 +265,7 @@ class World:
     ) -> None:
         self.device = device
         self.rng = random.Random(seed)
-        self.host = HostEndpoint(rng=self.rng.randbytes, insecure=True, **host)  # type: ignore[arg-type]
+        self.new_host(**host)
         self.up: Channel = clean
         self.down: Channel = clean
         self.now = now
@@ -269,6 +274,17 @@ class World:
         self.bytes_up = 0
         self.bytes_down = 0
         self.up_log = b""
+        key = device.config.key
+        self.tap = Tap(None if key == NO_KEY else key)
+        self.log: list[tuple[str, object]] = []  # ("up" or "down", message) of all frames said
+
+    def new_host(self, **options: Any) -> None:
+        """A host that knows the device's key, if it has one."""
+        key = self.device.config.key
+        known = [key] if key != NO_KEY else []
+        self.host = HostEndpoint(
+            rng=self.rng.randbytes, **{"keys": lambda _: known, "insecure": not known, **options}
+        )
 
     @property
     def now_ms(self) -> int:
@@ -278,13 +294,13 @@ class World:
         """Both sides do what is due now. Seconds until the next thing is due, and whether bytes moved."""
         moved = False
         self.host.poll(self.now)
-        down = self.down(self.host.data_to_send())
+        down = self.down(self.logged("down", self.host.data_to_send()))
         if down:
             moved = True
             self.bytes_down += len(down)
             self.device.receive(down, self.now_ms)
         wait, said = self.device.poll(self.now_ms, max_macs=self.max_macs)
-        up = self.up(said)
+        up = self.up(self.logged("up", said))
         if up:
             moved = True
             self.bytes_up += len(up)
@@ -296,6 +312,15 @@ class World:
         if deadline is not None:
             due = min(due, deadline)
         return max(due - self.now, 0.0), moved
+
+    def logged(self, way: str, data: bytes) -> bytes:
+        """The bytes, whole frames that are said now; what they say is in the log from here on."""
+        self.log += [(way, message) for message in self.messages(data)]
+        return data
+
+    def messages(self, data: bytes) -> list[object]:
+        """What is said in these bytes, which are whole frames that were not read before."""
+        return [self.tap.read(piece) for piece in data.split(b"\0") if piece]
 
     def run(self, until: Callable[[], bool], *, seconds: float = 60.0) -> None:
         """Until something is so. AssertionError when it is not within so many seconds of the world's time."""

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../../firmware/src/link/cipher.h"
 #include "kilofed/kilofed.h"
 
 /* ---- bytes in and out ------------------------------------------------------------------------------------------ */
@@ -257,6 +258,7 @@ static void ask_state(void) {
     give_number(device->session.frames_out);
     give_number(device->session.damaged);
     give_number(device->ring.locks);
+    give_number(device->session.unproven);
     const size_t features = (size_t)device->ring.capacity * device->ring.width;
     const size_t residual = kf_residual_bytes(device->ring.classes, device->ring.width);
     give_number((int64_t)residual);
@@ -275,13 +277,24 @@ static void ask_settings(void) {
 
 /* ---- the link alone -------------------------------------------------------------------------------------------- */
 
-static void ask_frames(void) {
-    const size_t buffer_bytes = take_number(2);
+/* session, number, open, sender, encrypted, and a key if it is. */
+static kf_frame_channel_t take_channel(void) {
     kf_frame_channel_t channel;
+    memset(&channel, 0xA5, sizeof channel);
     channel.session = take_number(4);
     channel.number = take_number(4);
     channel.open = (uint8_t)take_number(1);
     channel.sender = (uint8_t)take_number(1);
+    channel.encrypted = (uint8_t)take_number(1);
+    if (channel.encrypted) {
+        memcpy(channel.key, take(sizeof channel.key), sizeof channel.key);
+    }
+    return channel;
+}
+
+static void ask_frames(void) {
+    const size_t buffer_bytes = take_number(2);
+    kf_frame_channel_t channel = take_channel();
     const size_t cut = take_number(2); /* bytes a call, 0: all */
     const size_t size = in_left;
     uint8_t *bytes = take_copy(size);
@@ -311,21 +324,42 @@ static void ask_frames(void) {
 
 static void ask_seal(void) {
     const size_t max_frame = take_number(2);
-    const kf_frame_type_t type = (kf_frame_type_t)take_number(1);
-    const kf_sender_t sender = (kf_sender_t)take_number(1);
-    const uint32_t session = take_number(4);
-    const uint32_t number = take_number(4);
+    const int clear = take_number(1) == 0;
+    kf_frame_channel_t channel = take_channel(); /* its number is the one before */
     const size_t size = in_left;
-    give_number((int64_t)kf_frame_message_max(max_frame));
-    if (size == 0 || size > kf_frame_message_max(max_frame)) {
+    const kf_frame_type_t type = clear ? KF_FRAME_CLEAR : channel.encrypted ? KF_FRAME_ENCRYPTED : KF_FRAME_SESSION;
+    give_number((int64_t)kf_frame_message_max(max_frame, type));
+    if (size == 0 || size > kf_frame_message_max(max_frame, type)) {
         return;
     }
     uint8_t *buffer = block(KF_FRAME_SEND_BYTES(max_frame));
     memcpy(kf_frame_message_at(buffer, max_frame), take(size), size);
     size_t wire;
-    const uint8_t *frame = kf_frame_seal(buffer, max_frame, size, type, sender, session, number, &wire);
+    const uint8_t *frame = clear ? kf_frame_seal_clear(buffer, max_frame, size, (kf_sender_t)channel.sender, &wire)
+                                 : kf_frame_seal(buffer, max_frame, size, &channel, &wire);
     give(frame, wire);
     free(buffer);
+}
+
+static void ask_keys(void) {
+    uint8_t *key = take_copy(KF_FRAME_KEY_BYTES);
+    const size_t hello_bytes = take_number(2);
+    uint8_t *hello = take_copy(hello_bytes);
+    const size_t welcome_bytes = in_left;
+    uint8_t *welcome = take_copy(welcome_bytes);
+    uint8_t *from_host = block(KF_FRAME_KEY_BYTES), *from_device = block(KF_FRAME_KEY_BYTES), *proof = block(KF_PROOF_BYTES);
+    kf_keys_derive(key, hello, hello_bytes, welcome, welcome_bytes, from_host, from_device, proof);
+    give(from_host, KF_FRAME_KEY_BYTES);
+    give(from_device, KF_FRAME_KEY_BYTES);
+    give(proof, KF_PROOF_BYTES);
+    kf_key_next(key, key);
+    give(key, KF_FRAME_KEY_BYTES);
+    free(proof);
+    free(from_device);
+    free(from_host);
+    free(welcome);
+    free(hello);
+    free(key);
 }
 
 /* Any number of messages, each u16 length and bytes. Answers status, type, and the message encoded again. */
@@ -403,6 +437,9 @@ static void answer(uint8_t what) {
         break;
     case 'E':
         ask_seal();
+        break;
+    case 'K':
+        ask_keys();
         break;
     case 'M':
         ask_messages();

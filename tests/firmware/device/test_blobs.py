@@ -20,15 +20,17 @@ from kilofed.link.messages import (
     Status,
     Verdict,
 )
+from kilofed.link.secure import NO_KEY
 from kilofed_tools import heads
 
 HEAD = heads.encode_head(make_head(3))
 HASH = heads.head_hash(HEAD)
 ID = int.from_bytes(HASH[:2], "big")
+KEY = Config().key
 
 
-def connect(runner: Runner, *, window: int = 256, max_frame: int = 128) -> Peer:
-    device = Device(runner, Config(window=window, max_frame=max_frame))
+def connect(runner: Runner, *, window: int = 256, max_frame: int = 128, key: bytes = KEY) -> Peer:
+    device = Device(runner, Config(window=window, max_frame=max_frame, key=key))
     make_samples().give(device)
     peer = Peer(device)
     peer.open()
@@ -47,18 +49,21 @@ def chunk(at: int, size: int) -> Chunk:
 
 
 @pytest.mark.parametrize(
-    "window, size, offsets",
+    "key, window, size, offsets",
     [
-        (4096, 50, [200, 376]),
-        (256, 109, [218, 376]),
-        (400, 50, [150, 300, 376]),
-        (255, 109, [109, 218, 327, 376]),  # one frame fits, a little shorter than half of it
+        (NO_KEY, 4096, 50, [200, 376]),
+        (NO_KEY, 256, 109, [218, 376]),
+        (NO_KEY, 400, 50, [150, 300, 376]),
+        (NO_KEY, 255, 109, [109, 218, 327, 376]),  # one frame fits, a little shorter than half of it
+        (KEY, 4096, 50, [200, 376]),
+        (KEY, 256, 97, [194, 376]),
+        (KEY, 255, 97, [97, 194, 291, 376]),
     ],
 )
 def test_accepts_come_after_half_a_window_or_four_chunks_or_all_that_fit(
-    runner: Runner, window: int, size: int, offsets: list[int]
+    runner: Runner, key: bytes, window: int, size: int, offsets: list[int]
 ) -> None:
-    peer = connect(runner, window=window)
+    peer = connect(runner, window=window, key=key)
     assert ask(peer, Offer(BlobKind.HEAD, HASH, len(HEAD))) == [Accept(ID, 0, Verdict.RECEIVING)]
     heard = [m for at in range(0, len(HEAD), size) for m in ask(peer, chunk(at, size))]
     assert heard == [
@@ -85,11 +90,11 @@ def test_a_chunk_elsewhere_is_answered_once_in_a_tenth_of_a_second(runner: Runne
 def test_a_head_it_holds_is_not_sent_again(runner: Runner) -> None:
     peer = connect(runner)
     ask(peer, Offer(BlobKind.HEAD, HASH, len(HEAD)))
-    for at in range(0, len(HEAD), 100):
-        ask(peer, chunk(at, 100))
+    for at in range(0, len(HEAD), 90):
+        ask(peer, chunk(at, 90))
     whole = [Accept(ID, len(HEAD), Verdict.COMPLETE)]
     assert ask(peer, Offer(BlobKind.HEAD, HASH, len(HEAD))) == whole
-    assert ask(peer, chunk(0, 100)) == whole, "a repeated chunk"
+    assert ask(peer, chunk(0, 90)) == whole, "a repeated chunk"
     assert peer.device.inside().head_in_use == 1
 
 
@@ -99,12 +104,12 @@ def test_a_chunk_beyond_the_end_takes_nothing_away(runner: Runner) -> None:
     first = heads.head_hash(other)
     peer = connect(runner)
     ask(peer, Offer(BlobKind.HEAD, first, len(other)))
-    for at in range(0, len(other), 100):
-        ask(peer, Chunk(int.from_bytes(first[:2], "big"), at, other[at : at + 100]))
+    for at in range(0, len(other), 90):
+        ask(peer, Chunk(int.from_bytes(first[:2], "big"), at, other[at : at + 90]))
     assert any(isinstance(m, Result) for m in ask(peer, make_order(other)))
     ask(peer, Offer(BlobKind.HEAD, HASH, len(HEAD)))
-    for at in range(0, len(HEAD), 100):
-        ask(peer, chunk(at, 100))
+    for at in range(0, len(HEAD), 90):
+        ask(peer, chunk(at, 90))
     peer.now += 500
     assert ask(peer, Chunk(ID, len(HEAD), b"x")) == [Accept(ID, len(HEAD), Verdict.COMPLETE)]
     ask(peer, Commit(1, 0))
@@ -112,8 +117,8 @@ def test_a_chunk_beyond_the_end_takes_nothing_away(runner: Runner) -> None:
     assert isinstance(peer.info, Info) and peer.info.head == HASH
     ask(peer, Offer(BlobKind.HEAD, first, len(other)))
     id = int.from_bytes(first[:2], "big")
-    for at in range(0, 300, 100):
-        ask(peer, Chunk(id, at, other[at : at + 100]))
+    for at in range(0, 300, 75):
+        ask(peer, Chunk(id, at, other[at : at + 75]))
     heard = ask(peer, Chunk(id, 300, bytes(len(HEAD) - 300 + 1)))
     assert heard == [Error(10, 0), Accept(id, 0, Verdict.REFUSED)]
     assert ask(peer, Chunk(id, 300, other[300:])) == [Error(10, 0), Accept(id, 0, Verdict.REFUSED)]
@@ -128,8 +133,8 @@ def test_chunks_of_a_head_nobody_offered_are_refused(runner: Runner) -> None:
 def test_the_sender_goes_back_once_for_a_lost_chunk_and_again_after_its_time(runner: Runner) -> None:
     peer = connect(runner, window=4096)
     ask(peer, Offer(BlobKind.HEAD, HASH, len(HEAD)))
-    for at in range(0, len(HEAD), 100):
-        ask(peer, chunk(at, 100))
+    for at in range(0, len(HEAD), 90):
+        ask(peer, chunk(at, 90))
     heard = ask(peer, make_order(HEAD))
     (result,) = (m for m in heard if isinstance(m, Result))
     assert result.update is not None
@@ -141,14 +146,14 @@ def test_the_sender_goes_back_once_for_a_lost_chunk_and_again_after_its_time(run
         assert all(m.data == blob[m.offset : m.offset + len(m.data)] for m in chunks)
         return [m.offset for m in chunks]
 
-    everything = [0, 109, 218, 327]
+    everything = [0, 97, 194, 291]
     assert offsets(ask(peer, Accept(id, 0, Verdict.RECEIVING))) == everything
-    assert offsets(ask(peer, Accept(id, 109, Verdict.RECEIVING))) == []
-    assert offsets(ask(peer, Accept(id, 109, Verdict.RECEIVING))) == everything[1:], "the second was lost"
-    assert offsets(ask(peer, Accept(id, 109, Verdict.RECEIVING))) == [], "those behind it say so too"
+    assert offsets(ask(peer, Accept(id, 97, Verdict.RECEIVING))) == []
+    assert offsets(ask(peer, Accept(id, 97, Verdict.RECEIVING))) == everything[1:], "the second was lost"
+    assert offsets(ask(peer, Accept(id, 97, Verdict.RECEIVING))) == [], "those behind it say so too"
     peer.now += 500 + 4096 * 1000 // 11520 + 1
     assert offsets(ask(peer, Ping())) == everything[1:], "nothing came for its time"
-    assert offsets(ask(peer, Accept(id, 109, Verdict.RECEIVING))) == everything[1:], "and may be lost again"
+    assert offsets(ask(peer, Accept(id, 97, Verdict.RECEIVING))) == everything[1:], "and may be lost again"
     assert offsets(ask(peer, Accept(id, 50, Verdict.RECEIVING)))[0] == 50, "the receiver has lost something"
     assert offsets(ask(peer, Accept(id, 9999, Verdict.RECEIVING))) == [], "which cannot be"
     assert offsets(ask(peer, Accept(id ^ 1, 0, Verdict.RECEIVING))) == [], "of another blob"
@@ -158,7 +163,7 @@ def test_the_sender_goes_back_once_for_a_lost_chunk_and_again_after_its_time(run
         assert offsets(ask(peer, Ping()))[0] == at - 1, "progress makes it patient again"
         ask(peer, Accept(id, at, Verdict.RECEIVING))
     peer.say_probe_and_open()
-    assert offsets(ask(peer, Accept(id, 109, Verdict.RECEIVING))) == everything[1:], (
+    assert offsets(ask(peer, Accept(id, 97, Verdict.RECEIVING))) == everything[1:], (
         "another receiver has more"
     )
     assert offsets(ask(peer, Accept(id, len(blob), Verdict.COMPLETE))) == []
@@ -166,8 +171,8 @@ def test_the_sender_goes_back_once_for_a_lost_chunk_and_again_after_its_time(run
     assert offsets(ask(peer, Ping())) == []
     peer.say_probe_and_open()
     assert offsets(ask(peer, Ping())) == [], "a new receiver has to say where it is"
-    assert offsets(ask(peer, Accept(id, 218, Verdict.RECEIVING))) == [218, 327]
-    ask(peer, Accept(id, 327, Verdict.RECEIVING))
+    assert offsets(ask(peer, Accept(id, 194, Verdict.RECEIVING))) == [194, 291]
+    ask(peer, Accept(id, 291, Verdict.RECEIVING))
     order = make_order(HEAD)
     peer.say(order)
     peer.say(Commit(1, 0))
@@ -179,25 +184,31 @@ def test_the_sender_goes_back_once_for_a_lost_chunk_and_again_after_its_time(run
 def test_the_window_bounds_what_is_on_its_way(runner: Runner) -> None:
     peer = connect(runner, window=256)
     ask(peer, Offer(BlobKind.HEAD, HASH, len(HEAD)))
-    for at in range(0, len(HEAD), 100):
-        ask(peer, chunk(at, 100))
+    for at in range(0, len(HEAD), 90):
+        ask(peer, chunk(at, 90))
     (result,) = (m for m in ask(peer, make_order(HEAD)) if isinstance(m, Result))
     assert result.update is not None
     id = int.from_bytes(result.update[:2], "big")
     seen = []
-    for at in (0, 109, 218):
+    for at in (0, 97, 194):
         seen.append([m.offset for m in ask(peer, Accept(id, at, Verdict.RECEIVING)) if isinstance(m, Chunk)])
         assert len(peer.raw) <= 256
-    assert seen == [[0, 109], [218], [327]]
+    assert seen == [[0, 97], [194], [291]]
 
 
-@pytest.mark.parametrize("max_frame", [64, 65, 100, 266, 1024])
-def test_frames_of_any_size_carry_both_blobs(runner: Runner, max_frame: int) -> None:
+@pytest.mark.parametrize(
+    "key, max_frame",
+    [
+        *((NO_KEY, size) for size in (64, 65, 100, 266, 1024)),
+        *((KEY, size) for size in (72, 73, 100, 266, 278, 1024)),
+    ],
+)
+def test_frames_of_any_size_carry_both_blobs(runner: Runner, key: bytes, max_frame: int) -> None:
     """The longest chunks that fit, both ways."""
-    peer = connect(runner, window=1024, max_frame=max_frame)
+    peer = connect(runner, window=1024, max_frame=max_frame, key=key)
     peer_longest = max_frame
     ask(peer, Offer(BlobKind.HEAD, HASH, len(HEAD)))
-    size = min(max_frame - 9 - 13, 376)
+    size = min(max_frame - (9 if key == NO_KEY else 21) - 13, 376)
     for at in range(0, len(HEAD), size):
         ask(peer, chunk(at, size))
     (result,) = (m for m in ask(peer, make_order(HEAD)) if isinstance(m, Result))

@@ -41,9 +41,9 @@ def reference(inputs: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
 def few_slices(world: World) -> None:
     """A moment in which the link gets on and the samples hardly do."""
     world.host.poll(world.now)
-    world.device.receive(world.host.data_to_send(), world.now_ms)
+    world.device.receive(world.logged("down", world.host.data_to_send()), world.now_ms)
     _, said = world.device.poll(world.now_ms, max_macs=500, polls=2)
-    world.host.receive(said, world.now)
+    world.host.receive(world.logged("up", said), world.now)
     world.events += world.host.events()
     world.now += 0.01
 
@@ -53,7 +53,7 @@ def test_placed_samples_become_the_runtime_s_features(runner: Runner) -> None:
     world = World(Device(runner, Config(samples=place(inputs, labels))), max_macs=500)
     assert world.device.status == 0 and world.device.fault == 0
     _, said = world.device.poll(0, max_macs=500, polls=1)
-    world.host.receive(said, 0.0)
+    world.host.receive(world.logged("up", said), 0.0)
     # a few slices only: still collecting when the session opens
     while not world.seen(Opened):
         few_slices(world)

@@ -11,8 +11,7 @@ from device_runner import Config, Device, Runner, World
 from fleet_of_one import expected, make_head, make_order, make_samples, residual_bytes
 
 from kilofed.link.events import Committed, HeadDelivered, Lost, Opened, ResultReady, Training
-from kilofed.link.frames import FrameType, parse_frame
-from kilofed.link.messages import Accept, Chunk, Error, Offer, Verdict, decode, encode
+from kilofed.link.messages import Accept, Chunk, Error, Hello, Offer, Verdict, encode
 from kilofed_tools import heads
 
 IDLE = 1
@@ -140,36 +139,17 @@ def test_nothing_that_was_accepted_is_sent_again(runner: Runner) -> None:
             if not moved:
                 world.now += max(wait, 0.001)
         host_again(world)
-        sent: list[Chunk] = []
-        accepted: list[int] = []
-
-        def watch(data: bytes, sent: list[Chunk] = sent) -> bytes:
-            sent += [m for m in messages(data) if isinstance(m, Chunk)]
-            return data
-
-        def watch_up(data: bytes, accepted: list[int] = accepted) -> bytes:
-            accepted += [m.offset for m in messages(data) if isinstance(m, Accept)]
-            return data
-
         world.wait_for(Opened)
-        world.down, world.up = watch, watch_up
+        before = len(world.log)
         world.host.send_head(blob)
         world.wait_for(HeadDelivered)
+        said = world.log[before:]
+        sent = [m for way, m in said if way == "down" and isinstance(m, Chunk)]
+        accepted = [m.offset for way, m in said if way == "up" and isinstance(m, Accept)]
         first = accepted[0] if accepted else len(blob)
         assert [chunk.offset for chunk in sent] == sorted({chunk.offset for chunk in sent})
         assert sum(len(chunk.data) for chunk in sent) == len(blob) - first
         assert all(chunk.offset >= first for chunk in sent)
-
-
-def messages(data: bytes) -> list[object]:
-    """The session messages among bytes that are whole frames."""
-    out: list[object] = []
-    for piece in data.split(b"\0"):
-        if piece:
-            frame = parse_frame(piece)
-            if frame.type is FrameType.SESSION:
-                out.append(decode(frame.message))
-    return out
 
 
 def losing(rng: random.Random, share: float) -> Callable[[bytes], bytes]:
@@ -284,12 +264,12 @@ def test_an_update_damaged_on_the_way_is_offered_again_three_times(runner: Runne
         world.device.receive(session.seal(encode(Accept(id, 0, Verdict.REFUSED))), world.now_ms)
         world.now += 0.1
         _, said = world.device.poll(world.now_ms)
-        offers += sum(type(m).__name__ == "Result" for m in messages(said))
+        offers += sum(type(m).__name__ == "Result" for m in world.messages(said))
     assert offers == 2, "after the first offer, two more"
     world.now += 2
     world.device.receive(session.seal(encode(Accept(id, 0, Verdict.RECEIVING))), world.now_ms)
     _, said = world.device.poll(world.now_ms)
-    assert any(isinstance(m, Chunk) for m in messages(said)), "a host that asks still gets it"
+    assert any(isinstance(m, Chunk) for m in world.messages(said)), "a host that asks still gets it"
 
 
 def test_a_wrong_head_is_refused_and_the_next_one_taken(runner: Runner) -> None:
@@ -299,17 +279,11 @@ def test_a_wrong_head_is_refused_and_the_next_one_taken(runner: Runner) -> None:
 
     def offer(blob: bytes, hash: bytes, *, size: int | None = None) -> list[object]:
         world.host._say(Offer(1, hash, size or len(blob)))  # type: ignore[arg-type]
-        heard: list[object] = []
-
-        def watch(data: bytes) -> bytes:
-            heard.extend(messages(data))
-            return data
-
-        world.up = watch
-        for at in range(0, len(blob), 100):
-            world.host._say(Chunk(int.from_bytes(hash[:2], "big"), at, blob[at : at + 100]))
+        before = len(world.log)
+        for at in range(0, len(blob), 90):
+            world.host._say(Chunk(int.from_bytes(hash[:2], "big"), at, blob[at : at + 90]))
         world.settle(0.2)
-        return [m for m in heard if isinstance(m, Accept | Error)]
+        return [m for way, m in world.log[before:] if way == "up" and isinstance(m, Accept | Error)]
 
     heard = offer(good, bytes(8))
     assert heard[-1] == Accept(0, 0, Verdict.REFUSED) or Accept(0, 0, Verdict.REFUSED) in heard
@@ -323,7 +297,6 @@ def test_a_wrong_head_is_refused_and_the_next_one_taken(runner: Runner) -> None:
     heard = offer(bytes(broken), heads.head_hash(bytes(broken)))
     assert any(isinstance(m, Accept) and m.verdict == 2 for m in heard)
     assert world.device.inside().head_in_use == 0
-    world.up = lambda data: data
     world.host.send_head(good)
     world.wait_for(HeadDelivered)
     assert world.device.inside().head_in_use == 1
@@ -343,20 +316,17 @@ def test_a_silent_receiver_ends_the_session_after_eight_tries(runner: Runner) ->
     id = int.from_bytes(
         heads.head_hash(expected(make_samples(), make_head(3), make_order(blob)).blob)[:2], "big"
     )
-    world.device.receive(session.seal(encode(Accept(id, 109, Verdict.RECEIVING))), world.now_ms)
+    world.device.receive(session.seal(encode(Accept(id, 97, Verdict.RECEIVING))), world.now_ms)
     sent: list[tuple[float, int]] = []
     hello = False
     start = world.now
     while not hello and world.now < start + 60:
         world.device.receive(session.seal(b"\x81\x0d"), world.now_ms)  # it is there, but never accepts
         _, said = world.device.poll(world.now_ms)
-        for piece in said.split(b"\0"):
-            if piece:
-                frame = parse_frame(piece)
-                message = decode(frame.message)
-                hello = hello or frame.type is FrameType.CLEAR
-                if isinstance(message, Chunk) and message.offset == 109:
-                    sent.append((world.now, message.offset))
+        for message in world.messages(said):
+            hello = hello or isinstance(message, Hello)
+            if isinstance(message, Chunk) and message.offset == 97:
+                sent.append((world.now, message.offset))
         world.now += 0.05
     assert hello
     assert len(sent) == 9, "once, and eight times again"
@@ -425,7 +395,7 @@ def test_a_hundred_thousand_frames_of_a_hostile_host(runner: Runner) -> None:
     corpus = [
         *(encode(make_order(head, epochs=epochs, codec=codec)) for epochs, codec in ((3, 1), (1, 2), (0, 3))),
         encode(Offer(1, hash, len(head))),  # type: ignore[arg-type]
-        *(encode(Chunk(id, at, head[at : at + 100])) for at in range(0, len(head), 100)),
+        *(encode(Chunk(id, at, head[at : at + 90])) for at in range(0, len(head), 90)),
         *(encode(Accept(update, at, Verdict.RECEIVING)) for at in (0, 109, 346)),
         encode(Accept(update, 0, Verdict.REFUSED)), encode(Error(5)), b"\x81\x0d",
         b"\x83\x0b\x01\x00", b"\x82\x0c\x01",
@@ -439,7 +409,7 @@ def test_a_hundred_thousand_frames_of_a_hostile_host(runner: Runner) -> None:
         batch = bytearray()
         for _ in range(100):
             made += 1
-            frame = bytearray(session.seal(mutated(rng, rng.choice(corpus))[:110]))
+            frame = bytearray(session.seal(mutated(rng, rng.choice(corpus))[:107]))
             dice = rng.random()
             if dice < 0.05:
                 frame[rng.randrange(len(frame))] ^= 1 << rng.randrange(8)

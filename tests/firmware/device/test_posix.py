@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import signal
@@ -35,13 +36,32 @@ def program() -> Path:
     )
 
 
+PAGE_KEY = bytes(range(36, 68))
+
+
+def identity_of(seed: str, number: int) -> bytes:
+    """Id and key that --id-seed makes for a device: unit.c's formula."""
+    made = b"kilofed posix 1" + number.to_bytes(4, "little") + seed.encode()
+    return hashlib.blake2b(made, digest_size=40).digest()
+
+
+SEEDED = [identity_of(seed, number) for seed in ("x", "s", "a", "b", "m") for number in range(200)]
+KEYS = {made[:8]: made[8:] for made in SEEDED} | {b"settings": PAGE_KEY}
+
+
+def host_endpoint() -> HostEndpoint:
+    """A host that knows those keys, and takes devices without one: their ids are by chance."""
+    known = lambda id: [KEYS[id]] if id in KEYS else []  # noqa: E731
+    return HostEndpoint(rng=os.urandom, keys=known, insecure=True)
+
+
 @dataclass
 class Line:
     """One device's end at the host: a socket or a pair of pipes, and an endpoint."""
 
     read_fd: int
     write: Callable[[bytes], object]
-    endpoint: HostEndpoint = field(default_factory=lambda: HostEndpoint(rng=os.urandom, insecure=True))
+    endpoint: HostEndpoint = field(default_factory=host_endpoint)
     events: list[Event] = field(default_factory=list)
     ended: bool = False
 
@@ -229,7 +249,7 @@ def test_several_devices_each_with_its_samples(program: Path, server: Server, tm
 
 
 def test_ids_come_from_the_seed_the_settings_or_chance(program: Path, server: Server, tmp_path: Path) -> None:
-    body = b"KFI1" + struct.pack("<HH", 1, 64) + b"settings" + bytes(44)
+    body = b"KFI1" + struct.pack("<HH", 1, 64) + b"settings" + PAGE_KEY + bytes(12)
     page = tmp_path / "settings.bin"
     page.write_bytes(body + struct.pack("<I", zlib.crc32(body)))
 
@@ -239,11 +259,29 @@ def test_ids_come_from_the_seed_the_settings_or_chance(program: Path, server: Se
         opened = wait(line, Opened)
         assert isinstance(opened, Opened)
         end(process)
+        assert opened.hello.encrypted == (line.endpoint.key is not None) == (opened.hello.device_id in KEYS)
         return opened.hello.device_id
 
     assert id_of("--id-seed", "a") == id_of("--id-seed", "a") != id_of("--id-seed", "b")
     assert id_of("--settings", page) == b"settings"
     assert id_of() != id_of()
+
+
+def test_insecure_devices_have_no_key(program: Path, server: Server) -> None:
+    where = f"127.0.0.1:{server.port}"
+    process = spawn(program, "--connect", where, "--id-seed", "a", "--insecure", "--max-frame", 64)
+    (line,) = server.accept(1)
+    opened = wait(line, Opened)
+    assert isinstance(opened, Opened)
+    assert opened.hello.device_id in KEYS and not opened.hello.encrypted and line.endpoint.key is None
+    end(process)
+
+
+def test_keys_need_frames_that_carry_them(program: Path) -> None:
+    done = subprocess.run(
+        [program, "--stdio", "--model", DIGITS, "--id-seed", "a", "--max-frame", "71"], capture_output=True
+    )
+    assert done.returncode == 2 and b"give 72 or more, or --insecure" in done.stderr
 
 
 def test_a_host_that_comes_later_is_found(program: Path) -> None:

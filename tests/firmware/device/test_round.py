@@ -265,8 +265,8 @@ def deliver(world: World, blob: bytes) -> None:
     """A head past the host's own order of things."""
     hash = heads.head_hash(blob)
     world.host._say(Offer(BlobKind.HEAD, hash, len(blob)))
-    for at in range(0, len(blob), 100):
-        world.host._say(Chunk(int.from_bytes(hash[:2], "big"), at, blob[at : at + 100]))
+    for at in range(0, len(blob), 90):
+        world.host._say(Chunk(int.from_bytes(hash[:2], "big"), at, blob[at : at + 90]))
     world.settle(0.5)
 
 

@@ -28,12 +28,19 @@ from kilofed.link.messages import (
     Welcome,
     encode,
 )
+from kilofed.link.secure import NO_KEY
 from kilofed_tools import heads
 
 
+@pytest.fixture(params=[NO_KEY, Config().key], ids=["clear", "encrypted"])
+def peer(runner: Runner, request: pytest.FixtureRequest) -> Peer:
+    return Peer(Device(runner, Config(key=request.param)))
+
+
 @pytest.fixture
-def peer(runner: Runner) -> Peer:
-    return Peer(Device(runner, Config()))
+def clear_peer(runner: Runner) -> Peer:
+    """Of a device without a key: its frames can be made by hand."""
+    return Peer(Device(runner, Config(key=NO_KEY)))
 
 
 def test_hello_is_repeated_with_jitter_and_one_nonce(peer: Peer) -> None:
@@ -51,10 +58,14 @@ def test_hello_is_repeated_with_jitter_and_one_nonce(peer: Peer) -> None:
 
 
 def test_hello_says_what_the_config_says(runner: Runner) -> None:
-    config = Config(board="b" * 24, max_frame=64, window=65535, firmware=0xFFFFFFFF, ring_slots=5)
-    (hello,) = Peer(Device(runner, config)).hear()
-    assert isinstance(hello, Hello)
-    assert hello == Hello(1, b"device-1", hello.device_nonce, config.board, 0xFFFFFFFF, 64, 65535, 0)
+    for key, max_frame, flags in ((NO_KEY, 64, 0), (Config().key, 72, 2), (b"\0" * 31 + b"\1", 1024, 2)):
+        config = Config(
+            board="b" * 24, max_frame=max_frame, window=65535, firmware=0xFFFFFFFF, ring_slots=5, key=key
+        )
+        (hello,) = Peer(Device(runner, config)).hear()
+        assert isinstance(hello, Hello)
+        nonce = hello.device_nonce
+        assert hello == Hello(1, b"device-1", nonce, config.board, 0xFFFFFFFF, max_frame, 65535, flags)
 
 
 def test_a_probe_is_answered_at_once_with_a_fresh_nonce_and_ends_nothing(peer: Peer) -> None:
@@ -210,10 +221,12 @@ def test_refuse_silences_the_timer_and_not_the_probe(peer: Peer) -> None:
     (again,) = peer.hear()
     assert isinstance(again, Hello) and again.device_nonce != hello.device_nonce
     peer.say_raw(clear(Refuse(again.device_nonce, 6, 0xFFFFFFFF)))
-    assert peer.hear() == [] and peer.wait == 1 << 30
+    longest = 1 << 30 if peer.key is None else 60_000  # with a key it may be a stranger who refuses
+    assert peer.hear() == [] and peer.wait == longest
 
 
-def test_frames_with_another_id_number_or_sender_are_noise(peer: Peer) -> None:
+def test_frames_with_another_id_number_or_sender_are_noise(clear_peer: Peer) -> None:
+    peer = clear_peer
     peer.open()
     peer.say(Ping())
     peer.hear()
@@ -231,7 +244,8 @@ def test_frames_with_another_id_number_or_sender_are_noise(peer: Peer) -> None:
         assert peer.hear() == []
 
 
-def test_a_session_ends_with_its_last_number(peer: Peer) -> None:
+def test_a_session_ends_with_its_last_number(clear_peer: Peer) -> None:
+    peer = clear_peer
     peer.open()
     number = 0
     while number < 2**32 - 1:
@@ -247,8 +261,7 @@ def test_unknown_and_broken_messages_inside_a_session(peer: Peer) -> None:
     peer.open()
 
     def say(data: bytes) -> list[object]:
-        peer.sent += 1
-        peer.say_raw(session_frame(data, peer.id, peer.sent))
+        peer.say_bytes(data)
         return peer.hear()
 
     assert say(b"\x81\x11") == [Error(4, 17)]
@@ -271,7 +284,7 @@ def test_without_entropy_hello_says_so_and_nonces_differ(runner: Runner) -> None
             for _ in range(3):
                 peer.say_raw(clear(Probe()))
                 (hello,) = peer.hear()
-                assert isinstance(hello, Hello) and hello.flags == 1
+                assert isinstance(hello, Hello) and hello.flags == 3
                 nonces.add(hello.device_nonce)
     assert len(nonces) == 12
 

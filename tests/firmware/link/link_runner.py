@@ -35,9 +35,11 @@ def feed(
     sender: Direction = Direction.FROM_HOST,
     cut: int = 0,
     session: int = SESSION,
+    key: bytes | None = None,
 ) -> list[Got]:
-    """Through a decoder of so many bytes, so many bytes at a time."""
-    answer = runner.ask("D", struct.pack("<HIIBBH", buffer, session, last, open, sender, cut), data)
+    """Through a decoder of so many bytes, so many bytes at a time. key: of the numbers `last` belongs to."""
+    channel = _channel(session, last, open, sender, key)
+    answer = runner.ask("D", struct.pack("<H", buffer), channel, struct.pack("<H", cut), data)
     out = []
     while answer.left:
         outcome, type, number, wire, size = (answer.number() for _ in range(5))
@@ -54,10 +56,16 @@ def seal(
     sender: int = 0,
     session: int = SESSION,
     number: int = 1,
+    key: bytes | None = None,
 ) -> tuple[int, bytes]:
-    """(longest message a frame takes, the frame)."""
-    answer = runner.ask("E", struct.pack("<HBBII", max_frame, type, sender, session, number), message)
+    """(longest message a frame takes, the frame). key: of the numbers that number - 1 belongs to."""
+    channel = _channel(session, max(number - 1, 0), True, sender, key)
+    answer = runner.ask("E", struct.pack("<HB", max_frame, type), channel, message)
     return answer.number(), answer.rest()
+
+
+def _channel(session: int, last: int, open: bool, sender: int, key: bytes | None) -> bytes:
+    return struct.pack("<IIBBB", session, last, open, sender, key is not None) + (key or b"")
 
 
 def frame(

@@ -1,12 +1,13 @@
 /* Fuzz target: everything a host, or who says it is one, can do to a device, with the application's calls between.
  *
  * The input is a little program: u8 set-up, then steps of u8 step and what it takes (see `step`). Frames are sealed here
- * with the session's real id and number, blobs get their real hash, and a welcome the real nonce: sums and nonces must stop
- * accidents and strangers; here everything behind them is tried.
+ * with the session's real id, key and number, blobs get their real hash, and a welcome the real nonce and proof: sums, nonces and
+ * keys must stop accidents and strangers; here everything behind them is tried. Bit 7 of the set-up gives the device a key.
  *
  * Promised by device.h and PROTOCOL.md: no byte outside the announced memory is touched; kf_poll() does not go on for ever;
  * the ring is never overfull and holds no label that the model does not have; and what the device says is itself sound:
  * frames that a decoder takes, with messages that decode. */
+#include "../../../firmware/src/link/cipher.h"
 #include "input.h"
 #include "kilofed/kilofed.h"
 
@@ -30,15 +31,22 @@ typedef struct kf_line {
     int crossing; /* the frame under way may be of the session before */
 } kf_line_t;
 
+/* Another session has begun: what comes from here on is of it, but for a frame that is under way. Called before every
+ * kf_poll(), which alone makes frames: so none is made under keys that were never seen here. */
+static void follow(kf_line_t *line) {
+    const kf_frame_channel_t *now = &line->device->session.out;
+    const int same = now->encrypted ? memcmp(line->channel.key, now->key, sizeof now->key) == 0
+                                    : line->channel.session == now->session;
+    if (now->open && !(same && line->channel.open)) {
+        line->crossing = 1;
+        line->channel = *now;
+    }
+}
+
 /* What the device has written must be frames of its session (or in the clear) with sound messages. A frame that was
  * under way when the session changed belongs to the old one and is let pass as damaged. */
 static void listen_to(kf_line_t *line, const uint8_t *bytes, size_t size) {
-    const kf_frame_channel_t *now = &line->device->session.in;
     for (size_t at = 0; at < size;) {
-        if (line->channel.session != now->session) { /* also one that is over again: its frame may still wait */
-            line->crossing = 1;
-            line->channel = (kf_frame_channel_t){.session = now->session, .open = 1, .sender = KF_FROM_DEVICE};
-        }
         kf_frame_outcome_t outcome;
         kf_frame_t frame;
         at += kf_frame_feed(&line->decoder, &line->channel, bytes + at, size - at, &outcome, &frame);
@@ -106,16 +114,15 @@ static void feed(kf_scene_t *s, const uint8_t *bytes, size_t size) {
 }
 
 static void send_bytes(kf_scene_t *s, const uint8_t *message, size_t size, kf_frame_type_t type) {
-    if (size == 0 || size > kf_frame_message_max(FRAME_MOST)) {
+    if (size == 0 || size > kf_frame_message_max(FRAME_MOST, KF_FRAME_ENCRYPTED)) {
         return;
     }
     uint8_t buffer[KF_FRAME_SEND_BYTES(FRAME_MOST)];
     memcpy(kf_frame_message_at(buffer, FRAME_MOST), message, size);
-    const kf_frame_channel_t *to = &s->device->session.in;
-    const int clear = type == KF_FRAME_CLEAR;
+    kf_frame_channel_t to = s->device->session.in;
     size_t wire;
-    const uint8_t *frame = kf_frame_seal(buffer, FRAME_MOST, size, type, KF_FROM_HOST, clear ? 0 : to->session,
-                                         clear ? 0 : to->number + 1, &wire);
+    const uint8_t *frame = type == KF_FRAME_CLEAR ? kf_frame_seal_clear(buffer, FRAME_MOST, size, KF_FROM_HOST, &wire)
+                                                  : kf_frame_seal(buffer, FRAME_MOST, size, &to, &wire);
     feed(s, frame, wire);
 }
 
@@ -127,6 +134,31 @@ static void send(kf_scene_t *s, const kf_message_t *message, kf_frame_type_t typ
     }
 }
 
+/* The hello that the device has said, as PROTOCOL.md has it. */
+static size_t hello_of(const kf_scene_t *s, uint8_t *bytes) {
+    const kf_session_t *session = &s->device->session;
+    kf_message_t m = {.type = KF_MSG_HELLO};
+    m.as.hello = (kf_hello_t){.version = KF_FRAME_VERSION, .board = {(const uint8_t *)s->config->board, 4},
+                              .firmware = s->config->firmware, .max_frame = s->config->max_frame,
+                              .window = s->config->window,
+                              .flags = (session->no_entropy ? KF_HELLO_NO_ENTROPY : 0u) | KF_HELLO_ENCRYPTED};
+    memcpy(m.as.hello.device_id, s->config->identity->id, 8);
+    memcpy(m.as.hello.device_nonce, session->nonce, 8);
+    size_t size = 0;
+    PROMISE(kf_message_encode(&m, bytes, FRAME_MOST, &size) == KF_OK);
+    return size;
+}
+
+/* The proof of a welcome that is to begin an encrypted session. */
+static void prove(const kf_scene_t *s, kf_message_t *welcome, uint8_t proof[KF_PROOF_BYTES]) {
+    uint8_t hello[FRAME_MOST], bytes[FRAME_MOST], keys[2][KF_FRAME_KEY_BYTES];
+    size_t size;
+    welcome->as.welcome.proof = (kf_span_t){proof, KF_PROOF_BYTES};
+    PROMISE(kf_message_encode(welcome, bytes, sizeof bytes, &size) == KF_OK);
+    kf_keys_derive(s->config->identity->key, hello, hello_of(s, hello), bytes, size - KF_PROOF_BYTES - 1u, keys[0], keys[1],
+                   proof);
+}
+
 static void welcome(kf_scene_t *s, kf_input_t *in) {
     kf_message_t m = {.type = KF_MSG_WELCOME};
     m.as.welcome = (kf_welcome_t){.version = KF_FRAME_VERSION,
@@ -134,7 +166,15 @@ static void welcome(kf_scene_t *s, kf_input_t *in) {
                                   .heartbeat_ms = (uint16_t)(100 + take_number(in, 2) % 65436)};
     memcpy(m.as.welcome.device_nonce, s->device->session.nonce, 8);
     memset(m.as.welcome.host_nonce, (int)take_number(in, 1), 8);
+    uint8_t proof[KF_PROOF_BYTES] = {0};
+    if (s->device->session.encrypted) {
+        if (m.as.welcome.max_frame < KF_FRAME_MIN_ENCRYPTED) {
+            m.as.welcome.max_frame = KF_FRAME_MIN_ENCRYPTED;
+        }
+        prove(s, &m, proof);
+    }
     send(s, &m, KF_FRAME_CLEAR);
+    follow(&s->line);
 }
 
 /* A head of the model's shape, its content the input's. */
@@ -223,6 +263,7 @@ static void poll(kf_scene_t *s, kf_input_t *in) {
     const uint32_t room = take_number(in, 1), ms = take_number(in, 1);
     for (uint32_t i = 0; i < count && s->polls < POLLS_MOST; i++, s->polls++) {
         s->line.room = room == 255 ? FRAME_MOST : room;
+        follow(&s->line);
         const uint32_t wait = kf_poll(s->device, macs);
         if (wait > 0 && room == 255) {
             break; /* nothing to do before then */
@@ -314,10 +355,11 @@ static void check_state(const kf_scene_t *s) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const kf_identity_t identity = {.id = "fuzzing"};
-    static const uint16_t frames[] = {64, 65, 128, 1024};
+    static const kf_identity_t identities[] = {{.id = "fuzzing"}, {.id = "fuzzing", .key = "known to both"}};
+    static const uint16_t frames[][4] = {{64, 65, 128, 1024}, {72, 73, 128, 1024}};
     kf_input_t in = {data, size};
     const uint32_t setup = take_number(&in, 1);
+    const uint32_t keyed = setup >> 7 & 1u;
     kf_scene_t scene;
     memset(&scene, 0, sizeof scene);
     scene.line.no_entropy = (int)(setup & 1u);
@@ -329,8 +371,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *model = block(model_bytes);
     memcpy(model, fuzz_model, model_bytes);
     const kf_device_config_t config = {
-        .model = model, .model_bytes = model_bytes, .identity = &identity, .board = "fuzz", .firmware = KF_VERSION,
-        .max_frame = frames[setup >> 1 & 3u], .window = (uint16_t)(setup & 8u ? 64 : 4096),
+        .model = model, .model_bytes = model_bytes, .identity = &identities[keyed], .board = "fuzz", .firmware = KF_VERSION,
+        .max_frame = frames[keyed][setup >> 1 & 3u], .window = (uint16_t)(setup & 8u ? 64 : 4096),
         .ring_slots = (uint16_t)(setup & 16u ? 15 : 5), .held_out_every = setup & 32u ? 0 : 5,
         .exact_updates = (uint8_t)(setup >> 6 & 1u), .max_batch = 7,
         .port = {&scene.line, line_write, line_millis, line_entropy, line_stray},

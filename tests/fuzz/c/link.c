@@ -1,6 +1,7 @@
 /* Fuzz target: the line below a session: frames and messages.
  *
  *     u8 what: 0 a message | else bytes of a line, taken by a decoder of 64 + u16 % 961 bytes, u8 bytes a call
+ *     | 2: of an encrypted line, given as u8 size and as many bytes: with bit 7, as they are, else as the next authentic frame
  *
  * Promised by frame.h and message.h: nothing outside the buffer is touched; how the line is cut into calls changes nothing;
  * every byte is a frame's, a delimiter, or given back; what decodes also encodes, into exactly the size that is said, and
@@ -68,8 +69,9 @@ static kf_outcomes_t decode_line(const uint8_t *bytes, size_t size, size_t buffe
             PROMISE(outcome != KF_FRAME_WAITING || done == piece);
             if (outcome == KF_FRAME_READY) {
                 PROMISE(frame.size >= 1 && frame.wire_bytes <= buffer_bytes && frame.size < frame.wire_bytes);
-                PROMISE(frame.type == KF_FRAME_SESSION ? frame.number == channel.number && frame.number > before
-                                                       : frame.number == 0 && channel.number == before);
+                PROMISE(frame.type != KF_FRAME_CLEAR ? frame.number == channel.number && frame.number > before
+                                                     : frame.number == 0 && channel.number == before);
+                PROMISE(frame.type == KF_FRAME_CLEAR || (frame.type == KF_FRAME_ENCRYPTED) == channel.encrypted);
                 found.frames += frame.wire_bytes;
                 mix(&found, frame.bytes, frame.size);
                 check_message(frame.bytes, frame.size);
@@ -86,10 +88,37 @@ static kf_outcomes_t decode_line(const uint8_t *bytes, size_t size, size_t buffe
     return found;
 }
 
+/* A line of authentic frames and of bytes between them, of the input's making. Returns its bytes; *frames: how many of them are
+ * frames that fit `buffer_bytes`. */
+static uint8_t *encrypted_line(kf_input_t *in, kf_frame_channel_t channel, size_t buffer_bytes, size_t *size) {
+    uint8_t *line = block(2 * in->left + 160 * (in->left + 1));
+    *size = 0;
+    while (in->left > 0) {
+        const uint32_t what = take_number(in, 1);
+        size_t bytes;
+        uint8_t *part = take_block(in, what & 127u, &bytes);
+        if (what & 128u || bytes == 0 || bytes > kf_frame_message_max(buffer_bytes, KF_FRAME_ENCRYPTED)) {
+            memcpy(line + *size, part, bytes);
+            *size += bytes;
+        } else {
+            uint8_t buffer[KF_FRAME_SEND_BYTES(KF_FRAME_MAX)];
+            memcpy(kf_frame_message_at(buffer, buffer_bytes), part, bytes);
+            size_t wire;
+            const uint8_t *frame = kf_frame_seal(buffer, buffer_bytes, bytes, &channel, &wire);
+            PROMISE(wire <= buffer_bytes);
+            memcpy(line + *size, frame, wire);
+            *size += wire;
+        }
+        free(part);
+    }
+    return line;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     kf_input_t in = {data, size};
     size_t bytes;
-    if (take_number(&in, 1) == 0) {
+    const uint32_t what = take_number(&in, 1);
+    if (what == 0) {
         uint8_t *message = take_block(&in, in.left, &bytes);
         check_message(message, bytes);
         free(message);
@@ -97,23 +126,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     const size_t buffer_bytes = KF_FRAME_MIN + take_number(&in, 2) % (KF_FRAME_MAX - KF_FRAME_MIN + 1);
     const size_t a_call = take_number(&in, 1) + 1;
-    const kf_frame_channel_t channel = {.session = 0x01020304, .number = 7, .open = 1, .sender = KF_FROM_HOST};
-    uint8_t *line = take_block(&in, in.left, &bytes);
+    kf_frame_channel_t channel = {.session = 0x01020304, .number = 7, .open = 1, .sender = KF_FROM_HOST};
+    channel.encrypted = what == 2;
+    if (channel.encrypted) {
+        channel.number = 65533; /* a new key is near */
+    }
+    uint8_t *line = channel.encrypted ? encrypted_line(&in, channel, buffer_bytes, &bytes) : take_block(&in, in.left, &bytes);
     const kf_outcomes_t whole = decode_line(line, bytes, buffer_bytes, bytes ? bytes : 1, channel);
     const kf_outcomes_t pieces = decode_line(line, bytes, buffer_bytes, a_call, channel);
     PROMISE(whole.sum == pieces.sum && whole.stray == pieces.stray && whole.frames == pieces.frames);
-    free(line);
-
     /* And the way out: a message of these bytes, sealed, comes back whole, in a buffer of the smallest size. */
-    if (bytes >= 1 && bytes <= kf_frame_message_max(buffer_bytes)) {
+    const kf_frame_type_t type = channel.encrypted ? KF_FRAME_ENCRYPTED : KF_FRAME_SESSION;
+    if (bytes >= 1 && bytes <= kf_frame_message_max(buffer_bytes, type)) {
         uint8_t *buffer = block(KF_FRAME_SEND_BYTES(buffer_bytes));
-        memcpy(kf_frame_message_at(buffer, buffer_bytes), data + size - bytes, bytes);
+        memcpy(kf_frame_message_at(buffer, buffer_bytes), line, bytes);
+        kf_frame_channel_t out = channel;
         size_t wire;
-        const uint8_t *frame =
-            kf_frame_seal(buffer, buffer_bytes, bytes, KF_FRAME_SESSION, KF_FROM_HOST, channel.session, 8, &wire);
+        const uint8_t *frame = kf_frame_seal(buffer, buffer_bytes, bytes, &out, &wire);
         const kf_outcomes_t sealed = decode_line(frame, wire, buffer_bytes, a_call, channel);
         PROMISE(sealed.frames == wire && sealed.stray == 0);
         free(buffer);
     }
+    free(line);
     return 0;
 }
