@@ -4,7 +4,7 @@
 #include "ratio.h"
 
 /* Both inputs are brought to the scale 2 * max(scale_a, scale_b), with 20 more bits: |q - zp| * 2^20 < 2^28. */
-enum { LEFT_SHIFT = 20 };
+enum { LEFT_SHIFT = KF_ADD_BITS };
 
 typedef struct sum {
     kf_requant_t a, b, out;
@@ -57,56 +57,16 @@ static void work(const kf_node_t *node, kf_work_t *work) {
 
 /* ---- inputs of one shape ----------------------------------------------------------------------------------------- */
 
-/* One input's way to the common scale. Its multiplier is at most 1/2, and d = q - zp has 9 bits, so that kf_requant() of d * 2^20 needs
- * no long product: with mult = h * 2^16 + l,
- *
- *     (d * 2^20 * mult + 2^30) >> 31 = d * h * 2^5 + ((d * l + 2^10) >> 11)
- *
- * stays inside int32, and exact. A multiplier of just 1/2, which one of the inputs always has, is the shift 0: twice the value,
- * halved by the rounding that all have. */
-typedef struct addend {
-    int32_t zp, high, low, right;
-} addend_t;
-
-static addend_t addend_of(const kf_tensor_t *t, kf_requant_t by) {
-    addend_t a = {t->zp, (by.mult >> 16) * 32, by.mult & 0xFFFF, -1 - by.shift};
-    if (by.shift == 0) {
-        a.high = 1 << LEFT_SHIFT;
-        a.low = 0;
-        a.right = 0;
-    }
-    return a;
-}
-
-static inline int32_t scaled(addend_t a, int8_t q) {
-    const int32_t d = q - a.zp;
-    const int32_t y = d * a.high + ((d * a.low + (1 << 10)) >> 11);
-    return (((y + (y >> 31)) >> a.right) + 1) >> 1;
-}
-
-enum { AT_ONCE = 8 };
-
 /* Both addends are below 2^28, so their sum is narrow. */
 static KF_NOINLINE void run_aligned(const kf_node_t *node, const sum_t *s, const int8_t *a, const int8_t *b, int8_t *out,
                                     uint32_t count) {
-    const addend_t one = addend_of(&node->in[0], s->a);
-    const addend_t other = addend_of(&node->in[1], s->b);
-    const int32_t sign = is_sub(node) ? -1 : 1;
-    const kf_output_t output = {node->out.zp, s->range.low, s->range.high, s->out.shift < 0};
-    kf_channel_t channels[AT_ONCE];
-    for (uint32_t k = 0; k < AT_ONCE; k++) {
-        channels[k].bias = 0;
-        channels[k].mult = s->out.mult;
-        channels[k].right = -1 - s->out.shift;
-    }
-    for (uint32_t some; count > 0; count -= some, a += some, b += some, out += some) {
-        int32_t sum[AT_ONCE];
-        some = count < AT_ONCE ? count : AT_ONCE;
-        for (uint32_t k = 0; k < some; k++) {
-            sum[k] = scaled(one, a[k]) + sign * scaled(other, b[k]);
-        }
-        kf_finish(&output, channels, sum, (int32_t)some, out);
-    }
+    const int32_t right = -1 - s->out.shift;
+    const kf_addition_t addition = {{node->in[0].zp, s->a.mult, -1 - s->a.shift},
+                                    {node->in[1].zp, s->b.mult, -1 - s->b.shift},
+                                    is_sub(node) ? -1 : 1,
+                                    {0, s->out.mult, right},
+                                    {node->out.zp, s->range.low, s->range.high, right >= 0 && right <= KF_RIGHT_NARROW}};
+    kf_add(&addition, a, b, out, count);
 }
 
 /* ---- any inputs -------------------------------------------------------------------------------------------------- */

@@ -49,6 +49,25 @@ void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t
 enum { KF_DOTS_MAX = 12 };
 void kf_dots(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t count, int32_t *sum);
 
+/* ---- addition ---------------------------------------------------------------------------------------------------- */
+
+/* An input of ADD or SUB: (q - zp) * 2^KF_ADD_BITS * multiplier, the multiplier at most 1/2, mult and right as of a channel. */
+enum { KF_ADD_BITS = 20 };
+
+typedef struct kf_addend {
+    int32_t zp, mult, right;
+} kf_addend_t;
+
+typedef struct kf_addition {
+    kf_addend_t a, b;
+    int32_t sign;     /* of b: 1 or -1 */
+    kf_channel_t out; /* its bias is 0 */
+    kf_output_t output;
+} kf_addition_t;
+
+/* out[i] from a[i] and b[i], for `count` values. out may be a or b. (plain/addition.c, dsp/addition.c) */
+void kf_add(const kf_addition_t *s, const int8_t *a, const int8_t *b, int8_t *out, uint32_t count);
+
 /* ---- convolution ------------------------------------------------------------------------------------------------- */
 
 /* Room for the patches that a family works on at once, for patches of `terms` values; a multiple of 4. The same for all families,
