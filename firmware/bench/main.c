@@ -34,6 +34,7 @@ typedef struct answer {
     uint32_t stage;  /* 0: all went well; else the STAGE_ that failed */
     int32_t status;  /* of that stage */
     uint32_t fault;  /* kf_model_fault_t of kf_model_open() */
+    uint32_t op;     /* the operator it blames, KF_MODEL_NONE: none */
     uint32_t arena_bytes;
     uint32_t state_bytes; /* kf_model_t and kf_nn_t: what is kept for a model beside its arena */
     uint32_t stack_bytes; /* the deepest that opening and running went, below the function that calls them */
@@ -159,6 +160,7 @@ __attribute__((noinline)) static int prepare(uint32_t model_bytes) {
     const kf_status_t status = kf_model_open(&model, bench_model, model_bytes);
 
     answer.fault = model.fault;
+    answer.op = model.error_op;
     if (failed(STAGE_OPEN, status) ||
         failed(STAGE_BEGIN, kf_nn_begin(&nn, &model, bench_arena, (size_t)(bench_arena_end - bench_arena), NULL))) {
         return 1;

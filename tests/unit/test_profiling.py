@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.test_bad_files import BAD
 
 from kilofed.boards import load
 from kilofed.boards.build import TOOLS
@@ -148,6 +149,14 @@ def test_what_they_say_when_it_cannot_be(
     assert refused("profile", str(bad)).startswith("error 111")
     assert refused("bench", str(bad), "--core", "m3").startswith("error 111")
     assert refused("profile", str(MODEL), "--board", "arduino").startswith("error 310")
+    other_type = "has a type that the engine does not compute; it computes int8"
+    for name, words in {
+        "unsupported operator": "operator 0 (IMAG) is none that the engine computes",
+        "hybrid": f"operator 0 (FULLY_CONNECTED) {other_type}",
+        "two outputs": "the memory plan takes models of one input, one output",
+    }.items():
+        bad.write_bytes(BAD[name][0])
+        assert refused("bench", str(bad), "--core", "m3") == f"error 112: {words}"
 
     # A plugin that counts nothing, and a count that is wrong, are found.
     monkeypatch.setattr(counts, "read", lambda path: {})

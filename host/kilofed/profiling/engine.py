@@ -34,7 +34,7 @@ from kilofed.profiling import counts, listing
 from kilofed.profiling.counts import Part
 from kilofed.profiling.cycles import TIMINGS, Timings
 from kilofed_tools import heads
-from kilofed_tools.errors import ModelContractError
+from kilofed_tools.errors import ModelContractError, ModelError
 from kilofed_tools.plan import with_plan
 from kilofed_tools.tflite import Op, read_model
 
@@ -85,11 +85,26 @@ _ALIGNED = (
 STACK_FREE = 1024  # of the stack, not counted: any firmware has as much
 
 _JOB = struct.Struct("<4sII")
-_ANSWER = struct.Struct("<Ii6I")
+_ANSWER = struct.Struct("<Ii7I")
 _KNOWN_INSTRUCTIONS = 20_000  # that every run counts first; and a few around them
 _AROUND = 16
 _PASSES = 3  # the known ones, a warming inference, the counted one
 _STAGES = ("", "the job", "kf_model_open", "kf_nn_begin", "the inference", "the run to the features")
+#: kf_model_fault_t of firmware/include/kilofed/model.h.
+_FAULTS = {
+    1: "is no .tflite",
+    2: "has an offset that leaves the file",
+    3: "has more or fewer operators, tensors, inputs or outputs than the engine takes",
+    4: "has an index of something that does not exist",
+    5: "reads what nobody wrote before",
+    6: "is none that the engine computes",
+    7: "has a type that the engine does not compute; it computes int8",
+    8: "has a shape that cannot be, or is too large",
+    9: "has constant data of the wrong size",
+    10: "has a scale or zero point that cannot be",
+    11: "has parameters that the engine does not compute",
+    12: "has too many activations, and no memory plan",
+}
 _TIMEOUT = 900  # seconds; the largest model takes a tenth of it on a loaded machine
 
 
@@ -99,6 +114,7 @@ class Answer(NamedTuple):
     stage: int
     status: int
     fault: int
+    op: int
     arena: int
     state: int
     stack: int
@@ -335,11 +351,7 @@ def _run(
         )
     answer = Answer(*_ANSWER.unpack_from(said))
     if answer.stage:
-        raise ModelContractError(
-            f"{_STAGES[answer.stage]} failed on {core.name} with status {answer.status},"
-            f" fault {answer.fault}",
-            "see what the device takes: kilofed convert MODEL",
-        )
+        raise _refused(file, answer, core)
     rows = np.frombuffer(said, np.uint8, -1, _ANSWER.size)
     if rows.size != len(inputs) * (answer.outputs + answer.features):
         raise EmulatorError(
@@ -348,6 +360,24 @@ def _run(
             board=core.board,
         )
     return answer, rows.reshape(len(inputs), answer.outputs + answer.features)
+
+
+def _refused(file: bytes, answer: Answer, core: Core) -> ModelContractError:
+    """What the engine said, in words."""
+    if answer.fault not in _FAULTS:
+        return ModelContractError(
+            f"{_STAGES[answer.stage]} failed on {core.name} with status {answer.status}",
+            "see what a device takes: kilofed inspect MODEL",
+        )
+    try:
+        operator = read_model(file).operators[answer.op]
+        what = f"operator {operator.index} ({operator.name})"
+    except (ModelError, IndexError):
+        what = "the model"
+    return ModelContractError(
+        f"{what} {_FAULTS[answer.fault]}",
+        "quantize the float model with `kilofed quantize`, or see firmware/PORTING.md, Adding an operator",
+    )
 
 
 def _emulate(image: Path, core: Core, options: Sequence[str], folder: Path) -> bytes:

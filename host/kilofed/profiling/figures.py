@@ -11,6 +11,8 @@ from kilofed.profiling import engine
 from kilofed.profiling.cycles import TIMINGS
 from kilofed.profiling.engine import Core, Run
 from kilofed.profiling.yardstick import Yardstick
+from kilofed_tools.operators import check_operators
+from kilofed_tools.tflite import read_model
 
 INPUTS = 3
 """Inputs of seeded noise that outputs are compared on."""
@@ -53,6 +55,7 @@ def measure(
 
     Raises ToolMissingError, BuildError, EmulatorError, and ModelError for a model that the device refuses.
     """
+    check_operators(read_model(model))
     say = progress or (lambda _: None)
     say(f"building the engine for {core.name}")
     image = engine.image_of(core, root, model=model)

@@ -16,6 +16,7 @@ from kilofed.errors import EmulatorError
 from kilofed.profiling import counts, engine, listing
 from kilofed.profiling.counts import NOTHING, Cost
 from kilofed.profiling.cycles import Timings
+from kilofed_tools.operators import check_operators
 from kilofed_tools.plan import Plan, device_plan, with_plan
 from kilofed_tools.tflite import op_name, read_model
 
@@ -139,6 +140,7 @@ def of(
     say = progress or (lambda _: None)
     core = engine.core_of(board)
     parsed = read_model(model)
+    check_operators(parsed)
     planned = with_plan(model)
     say(f"building the engine for {board.name}")
     image = engine.image_of(core, root, model=model, target="profile")
