@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kilofed.inspection import inspect
 from kilofed_tools import flat
-from kilofed_tools.errors import ModelFormatError
+from kilofed_tools.errors import ModelContractError, ModelFormatError
 from kilofed_tools.evaluate import Runner
 from kilofed_tools.flat import Table
 from kilofed_tools.operators import check_operators
@@ -28,6 +29,19 @@ def test_sound_models_pass() -> None:
     for path in sorted((ROOT / "tests/data/foreign").glob("*.tflite")):
         check_operators(read_model(path.read_bytes()))
     check_operators(read_model(DIGITS))
+
+
+def test_all_operators_that_no_device_computes_are_named() -> None:
+    """By name and place, at once: who has to replace three layers wants to know of three."""
+    tree = flat.read(DIGITS)
+    for code in tree.tables("operator_codes"):
+        old = max(code.number("builtin_code"), code.number("deprecated_builtin_code"))
+        new = {Op.CONV_2D: 101, Op.MEAN: 36}.get(Op(old), old)
+        code.values.update(builtin_code=new, deprecated_builtin_code=new)
+    named = r"operators 0 \(ABS\), 1 \(ABS\), 2 \(ABS\), 3 \(GATHER\)"
+    with pytest.raises(ModelContractError, match=named) as error:
+        inspect(flat.write(tree))
+    assert error.value.operator == 0 and "PORTING.md" in error.value.next_step
 
 
 def operator(tree: Table, index: int) -> Table:
