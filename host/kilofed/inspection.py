@@ -133,7 +133,7 @@ def inspect(
         batch=spec.batch,
         epochs=spec.epochs,
         calibration=len(spec.calib),
-        planned=metadata.read_metadata(parsed, metadata.PLAN) is not None,
+        planned=any(metadata.read_metadata(parsed, name) is not None for name in metadata.PLANS),
         head=len(heads.encode_head(heads.read_head(parsed))),
         updates={c.name.lower(): update_bytes(c, spec.classes, spec.features) for c in Codec},
         fits=fits,

@@ -29,7 +29,7 @@ def one_input(data: bytes) -> None:
         return
     if any(tensor.elements > VALUES_MOST for tensor in model.tensors):
         return
-    for name in (metadata.HEAD, metadata.LABELS, metadata.PLAN):
+    for name in (metadata.HEAD, metadata.LABELS, *metadata.PLANS):
         metadata.read_metadata(model, name)
     try:
         check_operators(model)

@@ -129,7 +129,7 @@ def test_what_can_be_brought_is_a_device_model(name: str) -> None:
         for index in operator.inputs[1:]:
             data = model.tensors[index].table.number("buffer")
             assert model.buffer_at(data) % flat.DATA_ALIGN == 0
-    assert metadata.read_metadata(model, metadata.PLAN) is not None
+    assert metadata.read_metadata(model, metadata.KILOFED_PLAN) is not None
     # again: the same bytes; and what is a device model stays as it is
     assert adapt(original, samples=samples).model == made.model
     kept = adapt(made.model)

@@ -558,6 +558,6 @@ def backbone(model: bytes) -> bytes:
     graph.values["operators"] = keep
     graph.values["outputs"] = np.array([spec.features_tensor], np.int32)
     entries = parsed.tree.tables("metadata")
-    drop = (metadata.HEAD, metadata.PLAN)
+    drop = (metadata.HEAD, *metadata.PLANS)
     parsed.tree.values["metadata"] = [entry for entry in entries if entry.text("name") not in drop]
     return flat.write(prune(parsed.tree))

@@ -1,7 +1,7 @@
 """What rides in a .tflite beside the graph: named entries of Model.metadata.
 
 An entry is a name and a buffer of bytes. A runtime that does not know the name ignores it, so a model with
-our entries is still anybody's model. Three names are used:
+our entries is still anybody's model. Four names are used:
 
 * ``kilofed.head``: what training needs beyond the graph (`HeadMeta`), as a CBOR map (RFC 8949) with text
   keys: ``v`` 1; ``op`` index of the head operator; ``ms`` mean square of the integer features q - zero_point
@@ -9,8 +9,10 @@ our entries is still anybody's model. Three names are used:
   ``lr`` (learning rate at features of unit RMS), ``batch`` and ``epochs``.
 * ``kilofed.labels``: what the C classes mean, UTF-8, joined by NUL. An entry of its own, so that a device can
   hash it (`heads.labels_hash`) without reading CBOR.
+* ``kilofed.plan``: a memory plan (`kilofed_tools.planfile`).
 * ``OfflineMemoryAllocation``: TFLite Micro's own name for a memory plan, int32 values: version 1, subgraph 0,
-  number of tensors, one arena offset a tensor (-1: none).
+  number of tensors, one arena offset a tensor (-1: none). Read, and written where it is asked for: it can say
+  neither that tensors overlap nor that they never exist whole.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from kilofed_tools.tflite import TFLiteModel, patch, read_model
 HEAD = "kilofed.head"
 LABELS = "kilofed.labels"
 PLAN = "OfflineMemoryAllocation"
+KILOFED_PLAN = "kilofed.plan"
+PLANS = (KILOFED_PLAN, PLAN)  # of a file that has both, a device reads the first
 MAX_LABEL_BYTES = 64
 
 _AGAIN = "make the model again with `kilofed convert`"

@@ -43,7 +43,7 @@ def prune(tree: Table) -> Table:
     tree.values["operator_codes"] = [codes[i] for i in used_codes]
     for op in operators:
         op.values["opcode_index"] = used_codes.index(op.number("opcode_index"))
-    entries = [entry for entry in tree.tables("metadata") if entry.text("name") != metadata.PLAN]
+    entries = [entry for entry in tree.tables("metadata") if entry.text("name") not in metadata.PLANS]
     tree.values["metadata"] = entries
     tree.values.pop("metadata_buffer", None)  # superseded by `metadata`, and by number
     holders = [*graph.tables("tensors"), *entries]

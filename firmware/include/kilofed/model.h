@@ -74,7 +74,7 @@ typedef struct kf_model {
     uint32_t output_bytes;
     uint8_t input_type;      /* TensorType of the schema: 9 int8, 0 float32 */
     uint8_t output_type;
-    uint8_t plan_from_file;  /* 1: tensor offsets of the OfflineMemoryAllocation metadata; 0: the device's own plan */
+    uint8_t plan_from_file;  /* 2: the plan of the metadata entry kilofed.plan; 1: OfflineMemoryAllocation; 0: the device's own */
     uint8_t reserved;
     kf_model_head_t head;
     uint32_t arena_bytes;    /* what kf_nn_begin() needs, to the byte; a multiple of 4 */

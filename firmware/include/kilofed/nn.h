@@ -37,10 +37,11 @@ typedef struct kf_nn {
     const kf_model_t *model;
     uint8_t *arena;
     const kf_head_overlay_t *overlay;
-    uint32_t scratch;  /* arena offset of the current operator's scratch */
-    uint32_t slice;    /* next slice of the current operator */
+    uint32_t scratch;  /* arena offset of the scratch of the current operator, or of the group that it runs in */
+    uint32_t slice;    /* next slice of the current operator, or step of its group */
     uint16_t op;       /* current operator */
     uint16_t stop;     /* run until this operator is next */
+    uint16_t before;   /* scratch of the group's operators before the current one, in units of 4 bytes */
     uint8_t ready;     /* 1 between begin and the first failure */
 } kf_nn_t;
 
@@ -72,7 +73,7 @@ void kf_nn_continue(kf_nn_t *nn);
 int8_t *kf_nn_input(kf_nn_t *nn);
 
 /* Run a slice of about `max_macs` multiply-accumulates (0 counts as 1): at least one row of one operator, and not more
- * than one row beyond the budget. KF_MORE: call again. KF_OK: the wanted stop is reached, and every further call
+ * than one row beyond the budget; of operators that the plan lets run in turns, the rows of one turn. KF_MORE: call again. KF_OK: the wanted stop is reached, and every further call
  * returns KF_OK at once. KF_ERR_STATE before kf_nn_begin(). */
 KF_MUST_CHECK kf_status_t kf_nn_step(kf_nn_t *nn, uint32_t max_macs);
 

@@ -7,8 +7,9 @@
 #include "../nn/op.h"
 #include "graph.h"
 #include "node.h"
+#include "plan.h"
 
-enum { HEAD_CLASSES_MIN = 2, HEAD_CLASSES_MAX = 1024, HEAD_FEATURES_MAX = 2048, METADATA_MAX = 64 };
+enum { HEAD_CLASSES_MIN = 2, HEAD_CLASSES_MAX = 1024, HEAD_FEATURES_MAX = 2048 };
 
 static kf_model_fault_t read_subgraph(kf_model_t *m, kf_fb_t *fb, uint32_t model) {
     uint32_t count;
@@ -185,58 +186,20 @@ static KF_NOINLINE kf_model_fault_t check_op(kf_model_t *m, uint16_t op) {
     return fault;
 }
 
-/* The file's memory plan: metadata "OfflineMemoryAllocation", int32: version 1, subgraph 0, count, one offset a tensor. */
-static KF_NOINLINE uint32_t find_plan(const kf_model_t *m) {
-    static const char name[] = "OfflineMemoryAllocation";
-    enum { NAME_BYTES = sizeof name - 1 };
-    kf_fb_t fb = kf_model_reader(m);
-    uint32_t count;
-    uint32_t at = kf_fb_get_vector(&fb, kf_fb_follow(&fb, 0), KF_MODEL_METADATA, 4, &count);
-    for (uint32_t i = 0; i < count && i < METADATA_MAX && !fb.bad; i++) {
-        uint32_t entry = kf_fb_follow(&fb, at + 4 * i);
-        uint32_t length;
-        uint32_t text = kf_fb_get_vector(&fb, entry, KF_METADATA_NAME, 1, &length);
-        uint32_t buffer = (uint32_t)kf_fb_get_i32(&fb, entry, KF_METADATA_BUFFER, 0);
-        if (fb.bad || length != NAME_BYTES || memcmp(m->data + text, name, NAME_BYTES) != 0 || buffer >= m->buffers) {
-            continue;
-        }
-        uint32_t bytes;
-        uint32_t data = kf_fb_get_vector(&fb, kf_fb_follow(&fb, m->at_buffers + 4 * buffer), KF_BUFFER_DATA, 1, &bytes);
-        if (!fb.bad && bytes == 12 + 4 * (uint32_t)m->tensors && kf_fb_i32(&fb, data) == 1 &&
-            kf_fb_i32(&fb, data + 4) == 0 && kf_fb_u32(&fb, data + 8) == m->tensors) {
-            return data + 12;
-        }
-    }
-    return 0;
-}
-
-/* A node and what it needs are big: they leave the stack before the gap is searched. */
-static KF_NOINLINE uint32_t scratch_bytes(const kf_model_t *m, uint16_t op) {
-    kf_node_t node;
-    kf_work_t work;
-    return kf_op_work(m, op, NULL, &node, &work) == KF_FAULT_NONE ? work.scratch_bytes : 0;
-}
-
-/* Highest end of any operator's scratch, each in the lowest gap while its operator runs. */
-static uint32_t scratch_end(const kf_model_t *m, const uint16_t *own) {
-    uint32_t end = 0;
-    for (uint16_t op = 0; op < m->ops; op++) {
-        uint32_t bytes = scratch_bytes(m, op);
+/* Arena and plan: activations, and all scratch, each in the lowest gap while its operator or group runs. */
+static void set_arena(kf_model_t *m, const uint16_t *own) {
+    uint32_t end = kf_plan_end(m, own);
+    for (uint32_t op = 0; op < m->ops;) {
+        kf_group_t g = kf_group_of(m, op);
+        uint32_t bytes = kf_group_scratch(m, &g);
         if (bytes != 0) {
-            uint32_t op_end = kf_plan_gap(m, own, op, bytes) + bytes;
-            if (op_end > end) {
-                end = op_end;
-            }
+            bytes += kf_plan_gap(m, own, &g, bytes);
+            end = bytes > end ? bytes : end;
         }
+        op = (uint32_t)g.last + 1u;
     }
-    return end;
-}
-
-static void set_arena(kf_model_t *m, const uint16_t *own, uint32_t table_bytes) {
-    uint32_t tensors = kf_plan_end(m, own);
-    uint32_t scratch = scratch_end(m, own);
-    m->tensor_bytes = ((tensors > scratch ? tensors : scratch) + 3u) & ~3u;
-    m->arena_bytes = m->tensor_bytes + table_bytes;
+    m->tensor_bytes = (end + 3u) & ~3u;
+    m->arena_bytes = m->tensor_bytes + (own == NULL ? 0 : kf_plan_table_bytes(m));
 }
 
 /* Without a plan in the file (or with one that contradicts the graph): the device's own. */
@@ -247,20 +210,19 @@ static KF_NOINLINE kf_model_fault_t own_plan(kf_model_t *m) {
     }
     kf_model_fault_t fault = kf_plan_make(m, own);
     if (fault == KF_FAULT_NONE) {
-        set_arena(m, own, kf_plan_table_bytes(m));
+        set_arena(m, own);
     }
     return fault;
 }
 
 static kf_model_fault_t plan_memory(kf_model_t *m) {
-    m->at_plan = find_plan(m);
-    if (m->at_plan != 0) {
-        m->plan_from_file = 1;
+    kf_plan_find(m);
+    if (m->plan_from_file != KF_PLAN_OWN) {
         if (kf_plan_check(m) == KF_FAULT_NONE) {
-            set_arena(m, NULL, 0);
+            set_arena(m, NULL);
             return KF_FAULT_NONE;
         }
-        m->plan_from_file = 0;
+        m->plan_from_file = KF_PLAN_OWN;
     }
     return own_plan(m);
 }

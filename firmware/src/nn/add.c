@@ -53,6 +53,9 @@ static kf_model_fault_t check(kf_node_t *node) {
 
 static void work(const kf_node_t *node, kf_work_t *work) {
     kf_pair_work(node, work, 12); /* three requantizations */
+    if (work->in_place == 3) {
+        kf_values_walk(node, &work->walk);
+    }
 }
 
 /* ---- inputs of one shape ----------------------------------------------------------------------------------------- */

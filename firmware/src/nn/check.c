@@ -131,3 +131,14 @@ kf_model_fault_t kf_read_range(const kf_node_t *node, uint32_t activation_field,
         return KF_FAULT_OPTIONS;
     }
 }
+
+void kf_values_walk(const kf_node_t *node, kf_walk_t *walk) {
+    int image = node->out.rank == 4 && node->out.dims[0] == 1;
+    for (uint32_t i = 0; i < node->inputs; i++) {
+        walk->inputs = (uint8_t)(walk->inputs | 1u << i);
+        image = image && node->in[i].rank == 4;
+    }
+    walk->pace = KF_PACE_VALUES;
+    walk->reach = image;
+    walk->stride = 1;
+}

@@ -25,6 +25,9 @@ int32_t kf_channel_bias(const kf_node_t *node, const kf_io_t *io, int32_t channe
 /* a * b, or the largest value when that does not fit: costs of hostile models must not look small. */
 uint32_t kf_mul_saturating(uint32_t a, uint32_t b);
 
+/* How an operator goes through its inputs that makes value n of the output of value n of each input, all of one shape. */
+void kf_values_walk(const kf_node_t *node, kf_walk_t *walk);
+
 /* Clamping range of a fused activation in the output's quantization. */
 typedef struct kf_range {
     int32_t low, high;

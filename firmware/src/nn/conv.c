@@ -26,7 +26,14 @@ static uint32_t terms_of(const kf_node_t *node) {
 }
 
 static void work(const kf_node_t *node, kf_work_t *work) {
-    kf_conv_work(node, kf_patches_bytes(terms_of(node)), work);
+    kf_fb_t fb = kf_model_reader(node->model);
+    kf_walk_t *walk = &work->walk;
+    kf_conv_work(node, &fields, kf_patches_bytes(terms_of(node)), work);
+    /* A pixel of a pointwise convolution is in a patch before its output is written. */
+    if (walk->reach == 1 && walk->stride == 1 && node->in[1].dims[2] == 1 && node->in[1].dims[3] == node->in[0].dims[3] &&
+        kf_fb_get_i32(&fb, node->options, KF_WINDOW_STRIDE_W, 1) == 1) {
+        walk->pace = KF_PACE_PIXELS;
+    }
 }
 
 /* One window row of a patch: value `at` and what follows, `depth` values at each of k_w places of which `columns` lie inside. */

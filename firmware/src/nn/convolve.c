@@ -14,8 +14,10 @@ kf_model_fault_t kf_conv_geometry(const kf_node_t *node, const kf_conv_fields_t 
     return kf_window_read(node, fields->activation, g);
 }
 
-void kf_conv_work(const kf_node_t *node, uint32_t kernel_bytes, kf_work_t *work) {
+void kf_conv_work(const kf_node_t *node, const kf_conv_fields_t *fields, uint32_t kernel_bytes, kf_work_t *work) {
+    kf_fb_t fb = kf_model_reader(node->model);
     const int32_t *out = node->out.dims;
+    kf_window_walk(node, node->in[1].dims[1], kf_fb_get_i32(&fb, node->options, fields->dilation_h, 1), &work->walk);
     work->slices = (uint32_t)(out[0] * out[1]);
     work->macs = kf_mul_saturating((uint32_t)out[2], node->in[1].elements);
     work->scratch_bytes = (uint32_t)sizeof(kf_prepared_t) + (uint32_t)sizeof(kf_channel_t) * (uint32_t)out[3] + kernel_bytes;
@@ -45,7 +47,7 @@ static void prepare(const kf_node_t *node, const kf_io_t *io, uint32_t terms, kf
 }
 
 int32_t kf_conv_input_row(const kf_conv_t *c, int32_t batch, int32_t y) {
-    return y < 0 || y >= c->g.in_h ? -1 : (batch * c->g.in_h + y) * c->g.in_w * c->g.in_c;
+    return y < 0 || y >= c->g.in_h ? -1 : kf_ring_row(batch * c->g.in_h + y, c->io->in_rings[0]) * c->g.in_w * c->g.in_c;
 }
 
 void kf_conv_run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count, const kf_conv_fields_t *fields,
@@ -67,6 +69,7 @@ void kf_conv_run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint3
     c.channels = prepared->channel;
     c.scratch = prepared->channel + c.g.out_c;
     for (uint32_t slice = first; slice < first + count; slice++) {
-        row(&c, kf_window_row(&c.g, slice), (int8_t *)io->out + (int32_t)slice * c.g.out_w * c.g.out_c);
+        int8_t *out = (int8_t *)io->out + kf_ring_row((int32_t)slice, io->out_ring) * c.g.out_w * c.g.out_c;
+        row(&c, kf_window_row(&c.g, slice), out);
     }
 }

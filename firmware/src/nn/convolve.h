@@ -32,7 +32,7 @@ typedef void (*kf_conv_row_t)(const kf_conv_t *c, kf_row_t at, int8_t *out);
 KF_MUST_CHECK kf_model_fault_t kf_conv_geometry(const kf_node_t *node, const kf_conv_fields_t *fields, kf_window_t *g);
 
 /* kf_op_t's work(), as far as it is common: a slice is one output row. `kernel_bytes`: scratch beside the channels. */
-void kf_conv_work(const kf_node_t *node, uint32_t kernel_bytes, kf_work_t *work);
+void kf_conv_work(const kf_node_t *node, const kf_conv_fields_t *fields, uint32_t kernel_bytes, kf_work_t *work);
 
 /* kf_op_t's run(), row by row. `terms`: products of a sum. */
 void kf_conv_run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count, const kf_conv_fields_t *fields,

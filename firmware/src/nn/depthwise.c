@@ -31,7 +31,7 @@ static void work(const kf_node_t *node, kf_work_t *work) {
     uint32_t steps = kf_mul_saturating((uint32_t)node->out.dims[2] - 1u, stride);
     uint32_t reach = steps >= 1u << 24 ? steps : steps + (k_w - 1u) * dilation + 1u;
     uint32_t multiplier = (uint32_t)(node->out.dims[3] / node->in[0].dims[3]);
-    kf_conv_work(node, 4u * k_h + kf_depthwise_bytes(k_h, k_w, reach, multiplier), work);
+    kf_conv_work(node, &fields, 4u * k_h + kf_depthwise_bytes(k_h, k_w, reach, multiplier), work);
 }
 
 static void depthwise_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {

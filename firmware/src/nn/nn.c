@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "../model/graph.h"
-#include "op.h"
+#include "../model/plan.h"
 
 /* Price of starting an operator and of preparing one channel's multiplier, in multiply-accumulates. */
 enum { START_MACS = 64, CHANNEL_MACS = 32 };
@@ -96,6 +96,7 @@ kf_status_t kf_nn_stop_at_features(kf_nn_t *nn) {
 
 void kf_nn_restart(kf_nn_t *nn) {
     nn->scratch = 0;
+    nn->before = 0;
     nn->slice = 0;
     nn->op = 0;
     nn->stop = nn->model->ops;
@@ -109,17 +110,69 @@ int8_t *kf_nn_input(kf_nn_t *nn) {
     return nn == NULL || !nn->ready ? NULL : (int8_t *)place(nn, nn->model->input);
 }
 
+static uint32_t cost(uint32_t spent, uint32_t count, uint32_t macs) {
+    return count > (0xFFFFFFFFu - spent) / macs ? 0xFFFFFFFFu : spent + count * macs;
+}
+
+/* Rows [first, end) of an operator that is handed its rows one by one: io goes along. */
+static void run_rows(const kf_node_t *node, kf_io_t *io, int32_t first, int32_t end) {
+    int32_t bytes = node->out.dims[2] * node->out.dims[3]; /* of a row, of inputs too: they have the output's shape */
+    int32_t at = 0;
+    for (int32_t y = first; y < end; y++) {
+        for (uint32_t i = 0; i < node->inputs; i++) {
+            io->in[i] += (kf_ring_row(y, io->in_rings[i]) - kf_ring_row(at, io->in_rings[i])) * bytes;
+        }
+        io->out += (kf_ring_row(y, io->out_ring) - kf_ring_row(at, io->out_ring)) * bytes;
+        at = y;
+        node->op->run(node, io, 0, (uint32_t)bytes);
+    }
+}
+
+/* The current operator's turn in its group: as many rows as the step asks for. Returns what was spent. */
+static uint32_t run_turn(kf_nn_t *nn, const kf_group_t *g, const kf_node_t *node, const kf_work_t *work, kf_io_t *io) {
+    const kf_model_t *m = nn->model;
+    const int32_t rows = node->out.dims[1];
+    kf_rule_t rule = kf_group_rule(m, g, nn->op);
+    int32_t first = kf_rule_rows(&rule, (int32_t)nn->slice, rows);
+    int32_t end = kf_rule_rows(&rule, (int32_t)nn->slice + 1, rows);
+    uint32_t slices = (uint32_t)(end - first);
+    for (uint32_t i = 0; i < KF_NODE_INPUTS; i++) {
+        io->in_rings[i] = kf_walks(&work->walk, i) ? kf_group_ring(m, g, node->in[i].index) : 0;
+    }
+    io->out_ring = rule.ring;
+    if (slices == 0) {
+        /* nothing to do in this step */
+    } else if (work->walk.pace == KF_PACE_VALUES) {
+        slices *= (uint32_t)(node->out.dims[2] * node->out.dims[3]);
+        run_rows(node, io, first, end);
+    } else {
+        node->op->run(node, io, (uint32_t)first, slices);
+    }
+    nn->before = (uint16_t)(nn->before + (work->scratch_bytes + 3u) / 4u);
+    if (nn->op < g->last) {
+        nn->op++;
+    } else if (end == rows) {
+        nn->op++;
+        nn->slice = 0;
+    } else {
+        nn->op = g->first;
+        nn->before = 0;
+        nn->slice++;
+    }
+    return cost(1, slices, work->macs == 0 ? 1 : work->macs);
+}
+
 /* Run slices of the current operator worth about `budget`; returns what was spent. */
 static uint32_t run_slices(kf_nn_t *nn, uint32_t budget) {
     kf_node_t node;
     kf_work_t work;
     kf_io_t io;
     uint32_t spent = 0;
+    const kf_group_t g = kf_group_of(nn->model, nn->op);
     if (kf_op_work(nn->model, nn->op, nn->overlay, &node, &work) != KF_FAULT_NONE) {
         return 0; /* cannot be: the model was judged when it was opened */
     }
     if (nn->slice == 0) {
-        nn->scratch = work.scratch_bytes == 0 ? 0 : kf_plan_gap(nn->model, own_plan(nn), nn->op, work.scratch_bytes);
         spent = start_macs(&node, &work);
     }
     for (uint32_t i = 0; i < KF_NODE_INPUTS; i++) {
@@ -130,9 +183,16 @@ static uint32_t run_slices(kf_nn_t *nn, uint32_t budget) {
         io.in[1] = (const uint8_t *)node.overlay->weights;
     }
     io.out = place(nn, node.out.index);
-    io.scratch = nn->arena + nn->scratch;
+    io.scratch = nn->arena + nn->scratch + 4u * nn->before;
     io.arena = nn->arena;
     io.own = own_plan(nn);
+    for (uint32_t i = 0; i < KF_NODE_INPUTS; i++) {
+        io.in_rings[i] = 0;
+    }
+    io.out_ring = 0;
+    if (g.rules != 0) {
+        return cost(spent, 1, run_turn(nn, &g, &node, &work, &io));
+    }
     uint32_t macs = work.macs == 0 ? 1 : work.macs;
     uint32_t left = work.slices - nn->slice;
     uint32_t count = budget > spent ? (budget - spent) / macs : 0;
@@ -143,7 +203,17 @@ static uint32_t run_slices(kf_nn_t *nn, uint32_t budget) {
         nn->slice = 0;
         nn->op++;
     }
-    return count > (0xFFFFFFFFu - spent) / macs ? 0xFFFFFFFFu : spent + count * macs;
+    return cost(spent, count, macs);
+}
+
+/* Where the scratch of an operator or a group lies is looked for once, when it starts. */
+static KF_NOINLINE void find_scratch(kf_nn_t *nn) {
+    const kf_group_t g = kf_group_of(nn->model, nn->op);
+    if (nn->op == g.first) {
+        uint32_t bytes = kf_group_scratch(nn->model, &g);
+        nn->scratch = bytes == 0 ? 0 : kf_plan_gap(nn->model, own_plan(nn), &g, bytes);
+        nn->before = 0;
+    }
 }
 
 kf_status_t kf_nn_step(kf_nn_t *nn, uint32_t max_macs) {
@@ -152,6 +222,9 @@ kf_status_t kf_nn_step(kf_nn_t *nn, uint32_t max_macs) {
     }
     uint32_t budget = max_macs == 0 ? 1 : max_macs;
     while (nn->op < nn->stop && budget > 0) {
+        if (nn->slice == 0) {
+            find_scratch(nn);
+        }
         uint32_t spent = run_slices(nn, budget);
         if (spent == 0) {
             nn->ready = 0;

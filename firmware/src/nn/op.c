@@ -2,7 +2,7 @@
 
 #include <stddef.h>
 
-#include "../model/graph.h"
+#include "../model/plan.h"
 
 /* The build may name a part of ops.def: only what is in the table is linked. */
 #ifndef KF_OPS_FILE
@@ -45,7 +45,7 @@ uint8_t *kf_io_output(const kf_node_t *node, const kf_io_t *io, uint32_t i, kf_t
 
 kf_model_fault_t kf_op_work(const kf_model_t *m, uint16_t op, const kf_head_overlay_t *overlay, kf_node_t *node,
                             kf_work_t *work) {
-    static const kf_work_t nothing = {0, 0, 0, 0};
+    static const kf_work_t nothing;
     *work = nothing;
     kf_model_fault_t fault = kf_node_read(m, op, overlay, node);
     if (fault == KF_FAULT_NONE) {

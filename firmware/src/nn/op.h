@@ -13,12 +13,36 @@
  * must not add up. */
 #define KF_NOINLINE __attribute__((noinline))
 
+/* How an operator goes through its inputs while it writes its first output from the first byte to the last. */
+typedef enum kf_pace {
+    KF_PACE_NONE = 0, /* in no such order */
+    KF_PACE_ROWS,     /* by rows alone: all that output row y is made of is read before row y + 1 is written */
+    KF_PACE_PIXELS,   /* and pixel n of the input is read before pixel n of the output is written, and not after it */
+    KF_PACE_WINDOWS,  /* and no value before value n is read once value n of the output is written */
+    KF_PACE_VALUES    /* and value n is made of value n of each input, all of one shape: a row may be handed over alone */
+} kf_pace_t;
+
+/* The rows, of images of rank 4 with one batch: output row y is made of input rows y * stride - pad to y * stride - pad + reach - 1,
+ * as far as there are such rows. reach 0: there are no rows. */
+typedef struct kf_walk {
+    int32_t reach, pad;
+    uint16_t stride;
+    uint8_t pace;   /* kf_pace_t */
+    uint8_t inputs; /* bit i: of input i. The operator reads no other activation. */
+} kf_walk_t;
+
+/* Whether input i is gone through so. */
+static inline int kf_walks(const kf_walk_t *walk, uint32_t i) {
+    return i < 8 && ((uint32_t)walk->inputs & (1u << i)) != 0;
+}
+
 /* How an operator's work is cut, slices of equal cost, run in order from 0; and what it needs beside its tensors. */
 typedef struct kf_work {
     uint32_t slices;
     uint32_t macs;          /* of one slice; other work is counted at about its price in multiply-accumulates */
     uint32_t scratch_bytes; /* in the arena while the operator runs, aligned to 4, kept between its slices */
     uint32_t in_place;      /* bit i: the output may lie exactly where input i lies, when that input is not read later */
+    kf_walk_t walk;
 } kf_work_t;
 
 /* Where the tensors of a running operator lie. */
@@ -28,7 +52,13 @@ typedef struct kf_io {
     void *scratch; /* aligned to 4 */
     uint8_t *arena;
     const uint16_t *own; /* the own plan's table, NULL when the file has a plan */
+    uint8_t in_rings[KF_NODE_INPUTS], out_ring; /* rows that the places of inputs and output have: kf_ring_row() */
 } kf_io_t;
+
+/* Where row y of an image lies whose place has `ring` rows; 0: all of them. */
+static inline int32_t kf_ring_row(int32_t y, uint32_t ring) {
+    return ring == 0 ? y : (int32_t)((uint32_t)y % ring);
+}
 
 typedef struct kf_op {
     uint8_t code;         /* KF_BUILTIN_* */

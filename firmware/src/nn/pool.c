@@ -1,4 +1,6 @@
 /* AVERAGE_POOL_2D and MAX_POOL_2D, int8, over [B][H][W][C]. A slice is one output row. */
+#include <stddef.h>
+
 #include "window.h"
 
 static kf_model_fault_t geometry(const kf_node_t *node, kf_window_t *w) {
@@ -40,17 +42,33 @@ static void work(const kf_node_t *node, kf_work_t *work) {
         /* Without padding in front, a window begins no earlier in memory than its own output (strides are >= 1, output rows
          * are not longer than input rows), and later windows begin later: the output may overwrite the input. */
         work->in_place = w.pad_h == 0 && w.pad_w == 0 ? 1u : 0u;
+        kf_window_walk(node, w.k_h, 1, &work->walk);
+        if (work->in_place && work->walk.reach != 0) {
+            work->walk.pace = KF_PACE_WINDOWS;
+        }
         work->macs = kf_mul_saturating((uint32_t)(out[2] * out[3]), (uint32_t)(w.k_h * w.k_w));
     }
 }
 
+/* The part of a window that lies inside the image, of one channel: `rows` from row y on. */
+typedef struct part {
+    const int8_t *image; /* column and channel of the window's corner, in the row at the image's place 0 */
+    int32_t y;
+    int32_t rows, columns;
+    uint32_t ring;
+} part_t;
+
+static inline const int8_t *row_of(const part_t *p, int32_t row, const kf_window_t *g) {
+    return p->image + kf_ring_row(p->y + row, p->ring) * g->in_w * g->in_c;
+}
+
 /* Sum over the part of the window inside the image: at most 2^16 values, |sum| <= 2^23. */
-static int32_t average(const int8_t *x, int32_t rows, int32_t columns, const kf_window_t *g) {
+static int32_t average(const part_t *p, const kf_window_t *g) {
     int32_t sum = 0;
-    int32_t count = rows * columns;
-    for (int32_t r = 0; r < rows; r++) {
-        const int8_t *at = x + r * g->in_w * g->in_c;
-        for (int32_t c = 0; c < columns; c++) {
+    int32_t count = p->rows * p->columns;
+    for (int32_t r = 0; r < p->rows; r++) {
+        const int8_t *at = row_of(p, r, g);
+        for (int32_t c = 0; c < p->columns; c++) {
             sum += *at;
             at += g->in_c;
         }
@@ -58,11 +76,11 @@ static int32_t average(const int8_t *x, int32_t rows, int32_t columns, const kf_
     return sum > 0 ? (sum + count / 2) / count : (sum - count / 2) / count; /* to nearest, ties away from zero */
 }
 
-static int32_t maximum(const int8_t *x, int32_t rows, int32_t columns, const kf_window_t *g) {
+static int32_t maximum(const part_t *p, const kf_window_t *g) {
     int32_t max = -128;
-    for (int32_t r = 0; r < rows; r++) {
-        const int8_t *at = x + r * g->in_w * g->in_c;
-        for (int32_t c = 0; c < columns; c++) {
+    for (int32_t r = 0; r < p->rows; r++) {
+        const int8_t *at = row_of(p, r, g);
+        for (int32_t c = 0; c < p->columns; c++) {
             if (*at > max) {
                 max = *at;
             }
@@ -72,19 +90,20 @@ static int32_t maximum(const int8_t *x, int32_t rows, int32_t columns, const kf_
     return max;
 }
 
-/* Reduce one channel of rows x columns input values from `x` on. */
-typedef int32_t (*reduce_t)(const int8_t *x, int32_t rows, int32_t columns, const kf_window_t *g);
+/* Reduce one channel of a window. */
+typedef int32_t (*reduce_t)(const part_t *p, const kf_window_t *g);
 
-static void row(const int8_t *in, const kf_window_t *g, kf_row_t at, reduce_t reduce, int8_t *out) {
+static void row(const kf_io_t *io, const kf_window_t *g, kf_row_t at, reduce_t reduce, int8_t *out) {
     int32_t y = at.y * g->stride_h - g->pad_h;
     kf_part_t rows = kf_window_part(y, g->k_h, 1, g->in_h);
-    in += (at.b * g->in_h + y + rows.first) * g->in_w * g->in_c;
+    part_t p = {NULL, at.b * g->in_h + y + rows.first, rows.end - rows.first, 0, io->in_rings[0]};
     for (int32_t out_x = 0; out_x < g->out_w; out_x++) {
         int32_t x = out_x * g->stride_w - g->pad_w;
         kf_part_t columns = kf_window_part(x, g->k_w, 1, g->in_w);
-        const int8_t *corner = in + (x + columns.first) * g->in_c;
-        for (int32_t c = 0; c < g->out_c; c++) {
-            int32_t value = reduce(corner + c, rows.end - rows.first, columns.end - columns.first, g);
+        p.columns = columns.end - columns.first;
+        p.image = (const int8_t *)io->in[0] + (x + columns.first) * g->in_c;
+        for (int32_t c = 0; c < g->out_c; c++, p.image++) {
+            int32_t value = reduce(&p, g);
             *out++ = (int8_t)kf_clamp(value, g->range.low, g->range.high);
         }
     }
@@ -97,8 +116,8 @@ static void pool(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint3
     }
     int32_t row_bytes = g.out_w * g.out_c;
     for (uint32_t slice = first; slice < first + count; slice++) {
-        int8_t *out = (int8_t *)io->out + (int32_t)slice * row_bytes;
-        row((const int8_t *)io->in[0], &g, kf_window_row(&g, slice), reduce, out);
+        int8_t *out = (int8_t *)io->out + kf_ring_row((int32_t)slice, io->out_ring) * row_bytes;
+        row(io, &g, kf_window_row(&g, slice), reduce, out);
     }
 }
 

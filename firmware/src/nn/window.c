@@ -46,3 +46,16 @@ kf_model_fault_t kf_window_read(const kf_node_t *node, uint32_t activation_field
     }
     return kf_read_range(node, activation_field, &w->range);
 }
+
+void kf_window_walk(const kf_node_t *node, int32_t k, int32_t dilation, kf_walk_t *walk) {
+    kf_fb_t fb = kf_model_reader(node->model);
+    if (node->out.dims[0] != 1) {
+        return;
+    }
+    walk->inputs = 1;
+    walk->pace = KF_PACE_ROWS;
+    walk->stride = (uint16_t)kf_fb_get_i32(&fb, node->options, KF_WINDOW_STRIDE_H, 1); /* at most 2^12 */
+    walk->reach = (k - 1) * dilation + 1;
+    int32_t total = (node->out.dims[1] - 1) * walk->stride + walk->reach - node->in[0].dims[1];
+    walk->pad = total > 0 ? total / 2 : 0;
+}

@@ -21,6 +21,9 @@ typedef struct kf_window {
 /* Window and dilation are set by the caller: fill the rest from the node and judge it. Input and output must have rank 4. */
 KF_MUST_CHECK kf_model_fault_t kf_window_read(const kf_node_t *node, uint32_t activation_field, kf_window_t *w);
 
+/* How the operator goes through its input, one row of the output after another, for a judged node with windows of k rows. */
+void kf_window_walk(const kf_node_t *node, int32_t k, int32_t dilation, kf_walk_t *walk);
+
 /* The part [first, end) of k window positions, `dilation` apart, that falls inside [0, size) when position 0 lies at
  * `origin`. Empty: first == end. */
 typedef struct kf_part {

@@ -8,6 +8,7 @@ import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,20 @@ class Opened:
     out_scale: int
     out_zp: int
     macs: int
+
+
+class Work(NamedTuple):
+    """kf_work_t, and its kf_walk_t: `inputs` is the mask of those that the operator goes through."""
+
+    slices: int
+    macs: int
+    scratch_bytes: int
+    in_place: int
+    inputs: int
+    reach: int
+    stride: int
+    pad: int
+    pace: int
 
 
 def operators() -> list[str]:
@@ -163,11 +178,11 @@ class Engine:
         head = struct.pack("<ffi", w_scale, out_scale, out_zp)
         return self.request(3, payload=head + weights.tobytes() + bias.astype("<i4").tobytes())[0]
 
-    def work(self) -> list[tuple[int, int, int, int]]:
-        """(slices, macs, scratch bytes, in-place mask) of every operator of the opened model."""
+    def work(self) -> list[Work]:
+        """How every operator of the opened model works."""
         status, facts = self.request(7)
         assert status == OK
-        return list(struct.iter_unpack("<4I", facts))
+        return [Work(*found) for found in struct.iter_unpack("<9I", facts)]
 
 
 def lite_oracle(model: bytes, inputs: list[Bytes]) -> list[bytes]:

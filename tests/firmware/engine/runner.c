@@ -140,9 +140,10 @@ static void do_run(uint32_t a, uint32_t b, const uint8_t *data, uint32_t bytes) 
     }
 }
 
-/* Scratch and slices of every operator, for the memory plan's test. */
+/* How every operator works, for the memory plan's test. */
 static void do_work(void) {
-    static uint32_t facts[4 * KF_MODEL_OPS_MAX];
+    enum { FACTS = 9 };
+    static uint32_t facts[FACTS * KF_MODEL_OPS_MAX];
     for (uint16_t op = 0; op < model.ops; op++) {
         kf_node_t node;
         kf_work_t work;
@@ -150,12 +151,12 @@ static void do_work(void) {
             answer(KF_ERR_MODEL, NULL, 0);
             return;
         }
-        facts[4 * op] = work.slices;
-        facts[4 * op + 1] = work.macs;
-        facts[4 * op + 2] = work.scratch_bytes;
-        facts[4 * op + 3] = work.in_place;
+        const uint32_t found[FACTS] = {work.slices, work.macs, work.scratch_bytes, work.in_place, work.walk.inputs,
+                                       (uint32_t)work.walk.reach, work.walk.stride, (uint32_t)work.walk.pad,
+                                       work.walk.pace};
+        memcpy(facts + FACTS * op, found, sizeof found);
     }
-    answer(KF_OK, facts, 16u * model.ops);
+    answer(KF_OK, facts, (uint32_t)sizeof(uint32_t) * FACTS * model.ops);
 }
 
 /* a: 0 product in double, 1 product in float32, 2 ratio. Payload: triples of float32 bits. Answer: pairs mult, shift. */
