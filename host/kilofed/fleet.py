@@ -22,11 +22,12 @@ from typing import Any, Protocol
 
 from kilofed.errors import FleetError
 
-SCHEMA = 2
+SCHEMA = 3
 ID_BYTES = 8
 KEY_BYTES = 32
 NAME_BYTES = 12
 GROUP_BYTES = 32
+ENROL_SECONDS = 3600.0  # a code that was not used within an hour is void
 NO_KEY = bytes(KEY_BYTES)  # of a device that was flashed without one: its sessions are in the clear
 
 #: Answers to a hello (PROTOCOL.md, reasons of `refuse`).
@@ -43,16 +44,19 @@ CREATE TABLE devices (
     id BLOB PRIMARY KEY CHECK (length(id) = 8), name TEXT NOT NULL UNIQUE, board TEXT NOT NULL,
     key BLOB NOT NULL CHECK (length(key) = 32), created REAL NOT NULL, last_seen REAL,
     next_key BLOB CHECK (length(next_key) = 32), revoked REAL, encrypted INTEGER,
-    grouped TEXT NOT NULL DEFAULT ''
+    grouped TEXT NOT NULL DEFAULT '', enrolling INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 """
-#: What schema 2 added to schema 1.
-_SINCE_1 = """
+#: Schema -> what the next one added.
+_SINCE = {
+    "1": """
 ALTER TABLE devices ADD COLUMN next_key BLOB CHECK (length(next_key) = 32);
 ALTER TABLE devices ADD COLUMN revoked REAL;
 ALTER TABLE devices ADD COLUMN encrypted INTEGER;
 ALTER TABLE devices ADD COLUMN grouped TEXT NOT NULL DEFAULT '';
-"""
+""",
+    "2": "ALTER TABLE devices ADD COLUMN enrolling INTEGER NOT NULL DEFAULT 0;",
+}
 
 
 class SaysHello(Protocol):
@@ -69,7 +73,8 @@ class Device:
     id: 8 bytes. key: 32 bytes, NO_KEY for none. created, last_seen: Unix time, None when never seen.
     next_key: the key that is to replace it, None when none is. revoked: Unix time since when it is not let
     in, None for one that is. encrypted: whether its last session was; None when never seen. group: a word of
-    its owner's, "" for none.
+    its owner's, "" for none. enrolling: its key comes from a code that was shown when it was `created`; it
+    is good for ENROL_SECONDS or until it was replaced.
     """
 
     id: bytes
@@ -82,6 +87,7 @@ class Device:
     revoked: float | None = None
     encrypted: bool | None = None
     group: str = ""
+    enrolling: bool = False
 
     @property
     def hex(self) -> str:
@@ -91,7 +97,8 @@ class Device:
     @property
     def keys(self) -> tuple[bytes, ...]:
         """The keys it may hold, the newest first; empty when it is revoked or has none."""
-        known = (self.next_key, self.key)
+        expired = self.enrolling and time.time() > self.created + ENROL_SECONDS
+        known = (self.next_key, NO_KEY if expired else self.key)
         return tuple(k for k in known if k is not None and k != NO_KEY and self.revoked is None)
 
 
@@ -177,11 +184,8 @@ class Fleet:
                     if statement.strip():
                         self._db.execute(statement)
                 self._db.execute("INSERT INTO meta (key, value) VALUES ('schema', ?)", (str(SCHEMA),))
-            elif self._db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("1",):
-                for statement in _SINCE_1.split(";"):
-                    if statement.strip():
-                        self._db.execute(statement)
-                self._db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA),))
+            else:
+                self._migrate()
         finally:
             self._db.execute("COMMIT")
         row = self._db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
@@ -193,6 +197,18 @@ class Fleet:
                 "use the version of kilofed that made it, or name another with --fleet",
                 path=str(self.path),
             )
+
+    def _migrate(self) -> None:
+        """Brings an older register to this schema, step by step."""
+        while True:
+            row = self._db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+            steps = _SINCE.get(row[0] if row else "")
+            if steps is None:
+                return
+            for statement in steps.split(";"):
+                if statement.strip():
+                    self._db.execute(statement)
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(int(row[0]) + 1),))
 
     def __enter__(self) -> Fleet:
         return self
@@ -225,10 +241,10 @@ class Fleet:
                 )
             self._db.execute("DELETE FROM devices WHERE id = ? OR name = ?", (device.id, device.name))
             self._db.execute(
-                f"INSERT INTO devices ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO devices ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     device.id, device.name, device.board, device.key, device.created, device.last_seen,
-                    device.next_key, device.revoked, device.encrypted, device.group,
+                    device.next_key, device.revoked, device.encrypted, device.group, device.enrolling,
                 ),
             )  # fmt: skip
 
@@ -320,7 +336,18 @@ class Fleet:
         device = self.get(device_id)
         if device is None or device.next_key is None or device.next_key != key:
             return False
-        self._set(device, key=key, next_key=None)
+        self._set(device, key=key, next_key=None, enrolling=False)
+        return True
+
+    def enrolled(self, device_id: bytes, key: bytes, made: bytes) -> bool:
+        """Notes that a session was made of a code's key; `made` is what replaces it. False: it was no code's.
+
+        The device keeps `made`, too; the first session that is made of it makes the code void.
+        """
+        device = self.get(device_id)
+        if device is None or not device.enrolling or device.key != key:
+            return False
+        self._set(device, next_key=made)
         return True
 
     def seen(self, device_id: bytes, *, encrypted: bool | None = None, now: float | None = None) -> None:
@@ -343,9 +370,10 @@ class Fleet:
         return WELCOME if device is not None and device.revoked is None else REFUSED_UNKNOWN
 
 
-_COLUMNS = "id, name, board, key, created, last_seen, next_key, revoked, encrypted, grouped"
+_COLUMNS = "id, name, board, key, created, last_seen, next_key, revoked, encrypted, grouped, enrolling"
 
 
 def _device(row: tuple[Any, ...]) -> Device:
     device = Device(*row)
-    return replace(device, encrypted=None if device.encrypted is None else bool(device.encrypted))
+    encrypted = None if device.encrypted is None else bool(device.encrypted)
+    return replace(device, encrypted=encrypted, enrolling=bool(device.enrolling))

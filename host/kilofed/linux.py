@@ -35,6 +35,18 @@ def write_samples(folder: Path, samples: Samples) -> Path:
     return _write(folder / SAMPLES, placed.encode(samples.inputs, samples.labels))
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file that only its owner may read, whole or not at all. StoreError."""
+    part = path.with_name(f".{path.name}.new")
+    _write(part, content, private=True)
+    try:
+        part.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror})", "choose another file", path=str(path)
+        ) from error
+
+
 def _write(path: Path, content: bytes, *, private: bool = False) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -221,9 +221,13 @@ def parse(text: str) -> None:
         return
     command = cli.get_command(click.Context(cli), words[1])
     assert command is not None, f"{text}: there is no command {words[1]}"
+    rest = words[2:]
+    if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        assert rest[0] in command.commands, f"{text}: {words[1]} has no command {rest[0]}"
+        command, rest = command.commands[rest[0]], rest[1:]
     context = click.Context(command, info_name=words[1])
     try:
-        values, _, _ = command.make_parser(context).parse_args(words[2:])
+        values, _, _ = command.make_parser(context).parse_args(rest)
         for parameter in command.params:
             value = values.get(parameter.name)
             plain = not isinstance(parameter.type, (click.Path, click.Tuple))

@@ -56,7 +56,17 @@ def parse_id(text: str) -> bytes:
     required=True,
     help="This device's own samples, as `kilofed pi` writes them; they stay here.",
 )
-@click.option("--settings", type=FILE, help="The settings page: id, key and name, as `kilofed pi` writes it.")
+@click.option(
+    "--settings",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The settings page: id, key and name, as `kilofed pi` writes it.",
+)
+@click.option(
+    "--enroll",
+    "code",
+    metavar="CODE",
+    help="Join by the code that `kilofed fleet enroll` shows, and write --settings for all later starts.",
+)
 @click.option(
     "--id",
     "id_text",
@@ -77,6 +87,7 @@ def cli(
     model: Path,
     samples: Path,
     settings: Path | None,
+    code: str | None,
     id_text: str | None,
     name: str | None,
     fast: bool,
@@ -96,16 +107,26 @@ def cli(
         raise usage.WrongUsage(
             "--settings and --id say who this device is", "give one of them; `kilofed pi` writes settings"
         )
+    joins = settings is not None and code is not None and not settings.exists()
+    if settings is not None and not joins and not settings.is_file():
+        raise click.BadParameter(f"{settings} is not there: `kilofed pi` writes it", param_hint="--settings")
+    if code is not None and settings is None:
+        raise usage.WrongUsage("--enroll keeps a key", "give --settings, the file to keep it in")
     host, port = parse_address(address)
     from kilofed.boards import placed
     from kilofed.boards import settings as page
     from kilofed.boards.settings import NO_KEY
+    from kilofed.enrol import identity_of
     from kilofed.fleet import exposure
+    from kilofed.linux import write_private
     from kilofed_pi.agent import PiDevice
     from kilofed_pi.backbone import Backbone
     from kilofed_tools.tflite import read_file
 
-    if settings is not None:
+    if joins:
+        device_id, key = identity_of(code or "")
+        name = name or device_id.hex()[:12]
+    elif settings is not None:
         identity = page.decode(settings.read_bytes())
         device_id, key, name = identity.id, identity.key, name or identity.name
     else:
@@ -117,11 +138,18 @@ def cli(
         say("this runtime has no reference kernels of tflite-runtime: features may differ from a board's")
     if key == NO_KEY:
         say("WARNING: no key: sessions are in the clear, and a host has to be told --insecure to open one")
-    elif settings is not None and (warning := exposure(settings)):
+    elif settings is not None and not joins and (warning := exposure(settings)):
         say(f"warning: {warning}")
     device = PiDevice(backbone, device_id=device_id, key=key, rng=os.urandom, ring_slots=ring)
     device.observe(*placed.decode(samples.read_bytes()))
-    asyncio.run(run(device, host, port, say=say))
+    who = name
+
+    def keep(made: bytes) -> None:
+        assert settings is not None
+        write_private(settings, page.encode(page.Identity(device_id, made, who)))
+        say(f"enrolled: {settings} holds the key from here on, and the code is void")
+
+    asyncio.run(run(device, host, port, say=say, keep=keep if joins else None))
 
 
 def _speaker(name: str) -> Callable[[str], None]:
@@ -131,10 +159,22 @@ def _speaker(name: str) -> Callable[[str], None]:
     return say
 
 
-async def run(device: PiDevice, host: str, port: int, *, say: Callable[[str], None]) -> None:
-    """Serves `device` over TCP until SIGTERM or SIGINT; connects again, with back-off, when that is lost."""
+async def run(
+    device: PiDevice,
+    host: str,
+    port: int,
+    *,
+    say: Callable[[str], None],
+    keep: Callable[[bytes], None] | None = None,
+) -> None:
+    """Serves `device` over TCP until SIGTERM or SIGINT; connects again, with back-off, when that is lost.
+
+    keep: called once with the key that replaces a code's, when the host has shown that it keeps it too: it
+    gives an order, which it does after it has written its register.
+    """
     from kilofed.connection import Wake, run_endpoint
     from kilofed.link.errors import TransportError
+    from kilofed.link.events import TrainAsked
     from kilofed.transports.tcp import connect
 
     loop = asyncio.get_running_loop()
@@ -143,9 +183,15 @@ async def run(device: PiDevice, host: str, port: int, *, say: Callable[[str], No
         loop.add_signal_handler(number, stop.set)
 
     async def deliver(events: Sequence[DeviceEvent]) -> None:
+        nonlocal keep
         for event in events:
             _report(event, say)
             device.handle(event)
+            made = device.endpoint.enrolled
+            if keep is not None and made is not None and isinstance(event, TrainAsked):
+                keep(made)
+                device.endpoint.use_key(made)
+                keep = None
         busy.set()
 
     async def work() -> None:

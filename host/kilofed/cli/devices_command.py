@@ -92,8 +92,12 @@ def link_of(device: Device) -> str:
     """How a device speaks with this host, in a word or two."""
     if device.revoked is not None:
         return "revoked"
+    if device.enrolling and not device.keys:
+        return "code expired"
     if not device.keys or device.encrypted is False:
         return CLEAR
+    if device.enrolling:
+        return "code waits"
     return "new key waits" if device.next_key is not None else "encrypted"
 
 

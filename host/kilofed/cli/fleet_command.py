@@ -110,6 +110,45 @@ def list_(group: str | None, fleet_path: Path | None, as_json: bool) -> None:
     )
 
 
+@command.command("enroll")
+@click.argument("name", metavar="NAME")
+@click.option("--board", default="pi", show_default=True, help="What it is, for the list.")
+@click.option("--replace", is_flag=True, help="Give the name to it if another device has it.")
+@fleet_option
+@json_option
+@common_options
+def enroll(name: str, board: str, replace: bool, fleet_path: Path | None, as_json: bool) -> None:
+    """Show a one-time code by which a Linux device joins.
+
+    Give it to kilofed-pi within an hour: it makes id and key of it, and in its first session a key that
+    nobody has seen, which it keeps in its settings page. The code is void once that key was used. Boards are
+    flashed instead.
+
+    \b
+    Example:
+      kilofed fleet enroll attic
+    """
+    import dataclasses
+
+    from kilofed.enrol import identity_of, new_code
+    from kilofed.fleet import ENROL_SECONDS, new_identity
+
+    code = new_code()
+    device_id, key = identity_of(code)
+    device = dataclasses.replace(new_identity(name, board, device_id=device_id), key=key, enrolling=True)
+    with _open(fleet_path) as fleet:
+        fleet.add(device, replace=replace)
+    if as_json:
+        print_json({**_facts(device), "code": code})
+        return
+    click.echo(code)
+    click.echo(
+        f"good for {ENROL_SECONDS / 60:.0f} minutes and one device:"
+        " kilofed-pi --enroll CODE --settings FILE ...",
+        err=True,
+    )
+
+
 @command.command("rotate")
 @click.argument("name", metavar="NAME")
 @click.option("--target", default=None, help="Write it into the board at this HOST:PORT of a GDB server.")

@@ -178,6 +178,15 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         return self._session is not None
 
     @property
+    def enrolled(self) -> bytes | None:
+        """The key that both ends may replace a code's by, of the open session; None without one."""
+        return self._session.enrolled if isinstance(self._session, EncryptedSession) else None
+
+    def use_key(self, key: bytes) -> None:
+        """From the next session on its key is this one, 32 bytes."""
+        self._key = key
+
+    @property
     def encrypted(self) -> bool:
         """Whether its sessions are."""
         return self._key is not None

@@ -213,6 +213,11 @@ class HostEndpoint(Endpoint[ev.Event]):
         return self._key
 
     @property
+    def enrolled(self) -> bytes | None:
+        """The key that both ends may replace a code's by, of the open session; None without one."""
+        return self._session.enrolled if isinstance(self._session, EncryptedSession) else None
+
+    @property
     def info(self) -> Info | None:
         """The latest, of the open session; None without one."""
         return self._info

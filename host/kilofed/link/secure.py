@@ -28,11 +28,15 @@ EPOCH_BITS = 16  # a key serves the numbers that share all bits above these
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Of one session: a key for each direction, and what proves to the device that the host has its key."""
+    """Of one session: a key for each direction, and what proves to the device that the host has its key.
+
+    enrolled: the key that replaces the one of a code, once it has opened this session (see `kilofed.enrol`).
+    """
 
     from_host: bytes = field(repr=False)
     from_device: bytes = field(repr=False)
     proof: bytes = field(repr=False)
+    enrolled: bytes = field(default=b"", repr=False)
 
     def proves(self, proof: bytes) -> bool:
         """Whether a welcome's proof is the right one. Takes the same time for any."""
@@ -46,7 +50,12 @@ def derive(key: bytes, hello: bytes, welcome: bytes) -> Keys:
     where its proof begins. Another byte anywhere gives other keys.
     """
     root = _keyed(key, b"kilofed encrypted session 1" + hello + welcome)
-    return Keys(_keyed(root, b"from host"), _keyed(root, b"from device"), _keyed(root, b"proof", PROOF_BYTES))
+    return Keys(
+        _keyed(root, b"from host"),
+        _keyed(root, b"from device"),
+        _keyed(root, b"proof", PROOF_BYTES),
+        _keyed(root, b"enrolled"),
+    )
 
 
 def next_key(key: bytes) -> bytes:
@@ -92,6 +101,7 @@ class EncryptedSession(Session):
 
     def __init__(self, keys: Keys, *, role: Direction, max_frame: int) -> None:
         super().__init__(0, role=role, max_frame=max_frame)
+        self.enrolled = keys.enrolled
         own, peers = keys.from_device, keys.from_host
         if role is Direction.FROM_HOST:
             own, peers = peers, own

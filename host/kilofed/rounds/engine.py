@@ -497,6 +497,8 @@ class Engine:
             self._fleet.seen(member.id, encrypted=key is not None)
             if key is not None and self._fleet.used(member.id, key):
                 self._note("uses its new key from here on; the old one is void", member)
+            elif key is not None and line.endpoint.enrolled is not None:
+                self._fleet.enrolled(member.id, key, line.endpoint.enrolled)
         if key is None:
             why = "its session is in the clear: anybody on the line can read and change what is said"
             self._warn(member, why)
