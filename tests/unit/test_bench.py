@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -124,6 +125,19 @@ def test_an_alike_is_held_to_the_original() -> None:
         assert set(yardstick.instructions) == {core.name for core in engine.CORES} - {"m33"}
         assert yardstick.arena_of("m0") == yardstick.arena["m4f"]
         assert yardstick.flash_of("m33") == yardstick.flash["m4f"]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.slow
+def test_alikes_have_the_work_of_the_originals() -> None:
+    """Within what a title's rounding leaves; made on the first run."""
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("no TensorFlow here")
+    made = dict(alikes.models(bench.ROOT))
+    assert set(made) == {f"{name}_alike" for name in alikes.SHAPES}
+    for name, model in made.items():
+        wanted = YARDSTICKS[alikes.original(name)].macs
+        assert abs(engine.macs(model) / wanted - 1) < 0.002, name
 
 
 def test_benchmark_models_that_are_not_here(

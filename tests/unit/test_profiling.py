@@ -78,6 +78,13 @@ def test_the_cores_of_the_command_are_those_of_the_engine() -> None:
         engine.core("m85")
 
 
+def test_the_plugin_is_made_for_the_qemu_that_is_there() -> None:
+    assert engine.api_version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\n") == 1
+    assert engine.api_version("QEMU emulator version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)\n") == 1
+    assert engine.api_version("QEMU emulator version 10.0.2\n") == 2
+    assert engine.api_version("nothing of use") == 1
+
+
 def test_a_board_of_an_unknown_core(monkeypatch: pytest.MonkeyPatch) -> None:
     board = load("mps2-an386")
     assert engine.core_of(board).timings == ("m4f",)

@@ -18,8 +18,8 @@
  * EXTRA is how many more transfers the block's loads and stores took than they would, were all aligned: 1 for a halfword at an odd
  * address and for a word at one that is even but no multiple of four, 2 for a word at an odd one.
  *
- * The few declarations that a plugin needs of QEMU's interface, version 1 (QEMU 4.2 on), stand here, since distributions do not
- * ship its header.
+ * The few declarations that a plugin needs of QEMU's interface stand here, since distributions do not ship its header. They are
+ * the same in version 1 (QEMU 4.2 on) and 2 (9.0 on, which refuses 1): whoever compiles this defines API_VERSION as its QEMU wants.
  */
 #include <inttypes.h>
 #include <stddef.h>
@@ -52,7 +52,7 @@ void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn,
 unsigned qemu_plugin_mem_size_shift(uint32_t info);
 
 EXPORT extern const int qemu_plugin_version;
-EXPORT const int qemu_plugin_version = 1;
+EXPORT const int qemu_plugin_version = API_VERSION;
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int count, char **arguments);
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib
 import importlib.util
+import re
 import shutil
 import struct
 import subprocess
@@ -199,15 +200,25 @@ def plugin(root: Path | None = None) -> Path:
     """Builds the counting plugin for this machine. Raises ToolMissingError and BuildError."""
     root = root or _checkout()
     _need("cc", "gcc", "")
+    _need(QEMU, QEMU_PACKAGE, "")
+    said = subprocess.run([QEMU, "--version"], capture_output=True, text=True).stdout
+    version = api_version(said)
     source = root / "firmware" / "bench" / "plugin" / "blocks.c"
-    library = root / "build" / "bench" / "blocks.so"
+    library = root / "build" / "bench" / f"blocks-{version}.so"
     with _locked(library.parent):
         if not library.is_file() or library.stat().st_mtime < source.stat().st_mtime:
             part = library.with_suffix(".part")
             flags = ["-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden"]
+            flags.append(f"-DAPI_VERSION={version}")
             _build(["cc", *flags, "-o", str(part), str(source)], "", "the counting plugin")
             part.replace(library)
     return library
+
+
+def api_version(said: str) -> int:
+    """The version of the plugins' interface that a QEMU takes. said: what it prints for --version."""
+    found = re.search(r"version (\d+)", said)
+    return 2 if found and int(found[1]) >= 9 else 1
 
 
 def _checkout() -> Path:
