@@ -11,7 +11,8 @@
  *
  * A kf_nn_t serves one inference after another: kf_nn_restart() (cheap) makes it ready for the next input. The arena
  * is one block for input, output, activations and operator scratch; the memory of the input is reused during the
- * run, so every inference writes its input anew.
+ * run, so every inference writes its input anew. What an operator keeps (the state of an SVDF) is cleared by kf_nn_begin() and
+ * goes on from one inference to the next, as in the reference.
  */
 #ifndef KILOFED_NN_H
 #define KILOFED_NN_H
