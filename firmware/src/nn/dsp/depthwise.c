@@ -109,8 +109,16 @@ static inline __attribute__((always_inline)) void all_fours(fours_t *f) {
 
 /* Channels [0, channels), a multiple of four and not 0, of one output column, from `count` places, 1 at least. */
 static KF_NOINLINE void fours(const kf_depthwise_t *d, const place_t *places, int32_t count, int32_t channels, int8_t *out) {
-    fours_t f = {places, count & 3, (count + 3) >> 2, kf_both(d->x_offset), d->channels, out, 0, channels,
-                 kf_is_tight(&d->output) ? 2 * d->output.zp + 1 : 0, {0}};
+    fours_t f; /* field by field: an initializer would clear its sums too */
+    f.places = places;
+    f.entry = count & 3;
+    f.turns = (count + 3) >> 2;
+    f.offset = kf_both(d->x_offset);
+    f.channel = d->channels;
+    f.out = out;
+    f.done = 0;
+    f.channels = channels;
+    f.up = kf_is_tight(&d->output) ? 2 * d->output.zp + 1 : 0;
     for (;;) {
         all_fours(&f);
         if (f.done == channels) {
@@ -161,8 +169,11 @@ static int32_t list(const kf_depthwise_t *d, const int8_t *start, const int32_t 
         }
         const int8_t *x = start + rows[i];
         const int8_t *w = line;
-        for (int32_t left = part.end - part.first; left > 0; left--, x += x_step, w += d->out_c) {
-            *places++ = (place_t){x, w};
+        for (int32_t left = part.end - part.first; left != 0; left--) {
+            places->x = x;
+            places++->w = w;
+            x += x_step;
+            w += d->out_c;
         }
     }
     return (int32_t)(places - first);
