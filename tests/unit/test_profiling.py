@@ -38,7 +38,7 @@ def made() -> Profile:
         OperatorProfile(0, "CONV_2D", (1, 4, 4, 8), 500, 1500, first),
         OperatorProfile(1, "SOFTMAX", (1, 8), 0, 64, {"kf_convolve": Cost(50, {"own": 70})}),
     )
-    return Profile("here", M4, operators, {"run": Cost(7, {"own": 9})}, 1600, "no wheel")
+    return Profile("here", M4, operators, {"run": Cost(7, {"own": 9})}, {"load": 57}, 1600, "no wheel")
 
 
 def test_a_profile_adds_up() -> None:
@@ -116,6 +116,8 @@ def test_profile_and_bench_count_the_same(capsys: pytest.CaptureFixture[str], tm
     assert 0 < start < 200, "what is not an operator's"
     assert [operator["name"] for operator in operators][:3] == ["CONV_2D"] * 3
     assert all(operator["instructions"] > operator["macs"] for operator in operators)
+    assert sum(found["kinds"].values()) == found["instructions"]
+    assert found["kinds"]["data processing"] > found["kinds"]["load"] > found["kinds"]["divide"] > 0
     assert abs(found["cycles_model"] / whole["cycles_model"] - 1) < 0.02, "code lies elsewhere by a few bytes"
     assert whole["macs"] == found["macs"] == sum(operator["macs"] for operator in operators)
     assert found["arena"] <= whole["arena"]

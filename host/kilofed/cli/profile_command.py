@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kilofed.profiling.profile import Profile
 
 BAR = 24  # characters
-FUNCTIONS = 10  # that are listed; --json has all
+LISTED = 10  # functions, and kinds of instructions; --json has all
 
 
 @click.command("profile")
@@ -83,17 +83,23 @@ def _show(found: Profile) -> None:
         ],
     )  # fmt: skip
     click.echo()
-    functions = list(found.functions.items())
-    rest = functions[FUNCTIONS:]
-    rows = [
-        (name, cost.instructions, _share(cost.instructions, total.instructions), found.cycles(cost))
-        for name, cost in functions[:FUNCTIONS]
-    ]
-    if rest:
-        instructions = sum(cost.instructions for _, cost in rest)
-        cycles = sum(found.cycles(cost) for _, cost in rest)
-        rows.append((f"{len(rest)} others", instructions, _share(instructions, total.instructions), cycles))
-    print_table(("function", "instructions", "share", "cycles"), rows)
+    functions = [(name, cost.instructions, found.cycles(cost)) for name, cost in found.functions.items()]
+    if len(functions) > LISTED:
+        rest = functions[LISTED:]
+        others = (f"{len(rest)} others", sum(row[1] for row in rest), sum(row[2] for row in rest))
+        functions = [*functions[:LISTED], others]
+    print_table(
+        ("function", "instructions", "share", "cycles"),
+        [(name, count, _share(count, total.instructions), cycles) for name, count, cycles in functions],
+    )
+    click.echo()
+    print_table(
+        ("kind of instruction", "instructions", "share"),
+        [
+            (kind, count, _share(count, total.instructions))
+            for kind, count in list(found.kinds.items())[:LISTED]
+        ],
+    )
 
 
 def _each(instructions: int, macs: int) -> str:

@@ -115,14 +115,14 @@ class Pricing:
             found[name] = found.get(name, NOTHING) + Cost(0, more)
         return dict(sorted(found.items(), key=lambda item: -item[1].instructions))
 
-    def kinds(self, part: Part) -> dict[str, int]:
-        """Instructions of a part by `Kind`, the most frequent first; without what belongs to the bench."""
+    def kinds(self, part: Part) -> Counter[str]:
+        """Instructions of a part by kind (`listing.Kind`, as people read it), without the bench's own."""
         found: Counter[str] = Counter()
         for block, count in part.runs.items():
             if not self.function(block.address).startswith(OURS):
                 for instruction in self._listing.block(block.address, block.instructions):
                     found[instruction.kind.value] += count
-        return dict(found.most_common())
+        return found
 
     def function(self, address: int) -> str:
         """The function that an address lies in."""

@@ -6,6 +6,7 @@ the memory plan's: what is alive while an operator runs, and its scratch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,8 @@ class OperatorProfile:
 class Profile:
     """One inference of a model on a board's core. table: what cycles are modelled with.
 
-    start: what ran before the first operator. arena: bytes that the model needs. note: why outputs were not
+    start: what ran before the first operator. kinds: kind of instruction -> how many of all, the most
+    frequent first. arena: bytes that the model needs. note: why outputs were not
     compared with TFLite Micro's, "" when they were and are equal.
     """
 
@@ -57,6 +59,7 @@ class Profile:
     table: Timings
     operators: tuple[OperatorProfile, ...]
     start: Mapping[str, Cost]
+    kinds: Mapping[str, int]
     arena: int
     note: str
 
@@ -119,6 +122,7 @@ class Profile:
                 for operator in self.operators
             ],
             "functions": plain(self.functions),
+            "kinds": dict(self.kinds),
             "outputs_equal_tflite_micro": None if self.note else True,
             "notes": [self.note] if self.note else [],
         }
@@ -154,6 +158,9 @@ def of(
     own = core.tables[core.timings[0]]
     priced = counts.Pricing(listing.read(image), {_TABLE: own})
     functions = {number: priced.functions(part) for number, part in parts.items()}
+    kinds: Counter[str] = Counter()
+    for part in parts.values():
+        kinds += priced.kinds(part)
     if not functions.keys() - {0}:
         raise EmulatorError(
             "the profile image does not tell which operator runs",
@@ -172,7 +179,9 @@ def of(
         )
         for operator in parsed.operators
     )
-    return Profile(board.name, own, operators, functions.get(0, {}), plan.arena_bytes, note)
+    return Profile(
+        board.name, own, operators, functions.get(0, {}), dict(kinds.most_common()), plan.arena_bytes, note
+    )
 
 
 def in_use(plan: Plan, operator: int) -> int:
