@@ -90,10 +90,9 @@ def operators() -> list[str]:
 
 
 def sources() -> list[Path]:
-    """The engine's C files."""
-    return [
-        path for part in ("model", "nn") for path in sorted((ROOT / "firmware" / "src" / part).glob("*.c"))
-    ]
+    """The engine's C files, with the kernels in plain C."""
+    folders = [ROOT / "firmware" / "src" / part for part in ("model", "nn", "nn/plain")]
+    return [path for folder in folders for path in sorted(folder.glob("*.c"))]
 
 
 def build(name: str, *, flags: list[str], compiler: str = "gcc") -> Path:
