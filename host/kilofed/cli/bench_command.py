@@ -28,6 +28,7 @@ def command(model: Path, cores: tuple[str, ...], as_json: bool) -> None:
     The figures are those of `make bench`: exact instructions, modelled cycles, RAM (arena, the engine's
     state, and stack beyond 1 KB), and flash of the engine without the model. Outputs are compared with TFLite
     Micro's, byte for byte, where its wheel is installed. MODEL is any int8 .tflite that the engine takes.
+    With --json, one core is an object, several are a list.
 
     \b
     Example:
