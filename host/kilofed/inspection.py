@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kilofed.arena import ArenaMap, arena_of
 from kilofed.boards import Fit, catalogue, predict
 from kilofed.errors import BuildError, ToolMissingError
 from kilofed_tools import heads, metadata
+from kilofed_tools.errors import ModelError
 from kilofed_tools.tflite import Op, TFLiteModel, op_name, read_model
 from kilofed_tools.updates import Codec, update_bytes
 
@@ -17,8 +19,8 @@ from kilofed_tools.updates import Codec, update_bytes
 class Inspection:
     """A model, looked at. head: bytes of the int8 head blob; updates: bytes of an update by codec.
 
-    macs: multiply-accumulates of one inference. fits: a board each, empty when they could not be had: then
-    `notes` says why.
+    arena: the memory plan, None when a device cannot make one. macs: multiply-accumulates of one inference.
+    fits: a board each, empty when they could not be had: then `notes` says why.
     """
 
     bytes: int
@@ -35,6 +37,7 @@ class Inspection:
     epochs: int
     calibration: int
     planned: bool
+    arena: ArenaMap | None
     head: int
     updates: dict[str, int]
     fits: tuple[Fit, ...]
@@ -53,6 +56,7 @@ class Inspection:
             "train": {"lr": self.lr, "batch": self.batch, "epochs": self.epochs},
             "calibration": self.calibration,
             "memory_plan": self.planned,
+            "arena": None if self.arena is None else self.arena.as_json(),
             "head_bytes": self.head,
             "update_bytes": self.updates,
             "boards": [
@@ -85,7 +89,7 @@ class Inspection:
             ("head", f"{self.classes} classes x {self.features} features: {', '.join(self.labels)}"),
             ("training", f"lr {self.lr:g}, batch {self.batch}, {self.epochs} epochs a round"),
             ("calibrated", f"with {self.calibration} features" if self.calibration else "no"),
-            ("plan", "in the file" if self.planned else "none in the file"),
+            ("plan", "none" if self.arena is None else self.arena.summary()),
             ("a round", f"{self.head} B down, up by codec: {updates} B (before framing)"),
         ]
 
@@ -118,6 +122,10 @@ def inspect(
     for operator in parsed.operators:
         name = op_name(operator.code)
         counts[name] = counts.get(name, 0) + 1
+    try:
+        arena = arena_of(parsed)
+    except ModelError:
+        arena = None  # what is wrong with the model, the boards say
     fits, notes = _fits(model, boards, progress)
     return Inspection(
         bytes=len(model),
@@ -134,6 +142,7 @@ def inspect(
         epochs=spec.epochs,
         calibration=len(spec.calib),
         planned=any(metadata.read_metadata(parsed, name) is not None for name in metadata.PLANS),
+        arena=arena,
         head=len(heads.encode_head(heads.read_head(parsed))),
         updates={c.name.lower(): update_bytes(c, spec.classes, spec.features) for c in Codec},
         fits=fits,

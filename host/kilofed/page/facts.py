@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kilofed.arena import ArenaMap, arena_of
 from kilofed.boards import catalogue
 from kilofed.errors import CatalogueError
 from kilofed.report import Report, report_of
 from kilofed.rounds.config import RunConfig
 from kilofed.rounds.records import Kind, RoundRecord
 from kilofed.store import Run, runner
-from kilofed_tools import heads, memory, plan
+from kilofed_tools import heads, memory
 from kilofed_tools.errors import KilofedError
-from kilofed_tools.tflite import op_name, read_model, type_name
 
 
 @dataclass(frozen=True)
@@ -57,33 +57,10 @@ class LogLine:
 
 
 @dataclass(frozen=True)
-class Area:
-    """What lies where in the arena, and when: bytes offset..offset+size, operators first..last.
+class MemoryFacts(ArenaMap):
+    """The memory plan of a model, and blocks: a board each, the parts of its device's memory block in bytes,
+    arena included. ram: bytes of RAM of each board."""
 
-    first: the operator that writes it, -1 for the input. scratch: an operator's own, not a tensor. tensor:
-    index in the model, -1 for scratch.
-    """
-
-    name: str
-    tensor: int
-    kind: str
-    offset: int
-    size: int
-    first: int
-    last: int
-    scratch: bool = False
-
-
-@dataclass(frozen=True)
-class MemoryFacts:
-    """The memory plan of a model. operators: their names in order. blocks: a board each, the parts of its
-    device's memory block in bytes, arena included. ram: bytes of RAM of each board."""
-
-    operators: tuple[str, ...]
-    areas: tuple[Area, ...]
-    arena_bytes: int
-    bound_bytes: int
-    from_file: bool
     blocks: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
     ram: dict[str, int]
 
@@ -189,28 +166,10 @@ def _confusion(counts: list[list[int]] | None, classes: int) -> tuple[tuple[int,
 
 
 def _memory(model: bytes, spec: heads.HeadSpec, boards: list[str]) -> MemoryFacts | str:
-    parsed = read_model(model)
     try:
-        found = plan.device_plan(model)
+        found = arena_of(model)
     except KilofedError as error:
         return f"{error.what}: {error.next_step}"
-    areas = [
-        Area(
-            name=parsed.tensors[t].name,
-            tensor=t,
-            kind=f"{type_name(parsed.tensors[t].type)} {' x '.join(map(str, parsed.tensors[t].shape))}",
-            offset=found.offsets[t],
-            size=found.sizes[t],
-            first=first,
-            last=last,
-        )
-        for t, (first, last) in found.lifetimes.items()
-    ]
-    operators = tuple(op_name(op.code) for op in parsed.operators)
-    for index, (offset, size) in enumerate(found.scratch):
-        if size:
-            name = f"scratch of {operators[index]}"
-            areas.append(Area(name, -1, "multipliers", offset, size, index, index, scratch=True))
     blocks, ram = [], {}
     for name in boards:
         try:
@@ -230,8 +189,9 @@ def _memory(model: bytes, spec: heads.HeadSpec, boards: list[str]) -> MemoryFact
         blocks.append((name, tuple(parts.rows())))
         ram[name] = board.ram.size
     return MemoryFacts(
-        operators=operators,
-        areas=tuple(areas),
+        operators=found.operators,
+        areas=found.areas,
+        groups=found.groups,
         arena_bytes=found.arena_bytes,
         bound_bytes=found.bound_bytes,
         from_file=found.from_file,

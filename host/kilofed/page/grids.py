@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kilofed.page.facts import Area, MemoryFacts
+from kilofed.arena import Area, ArenaMap
 from kilofed.page.markup import Child, Element
 from kilofed.page.scales import Scale, percent, short, size, ticks
 from kilofed.page.svg import CHAR, KINDS, box, drawing, label, line
@@ -72,7 +72,7 @@ def _short_names(labels: tuple[str, ...]) -> list[str]:
     return [str(i) for i in range(len(labels))]
 
 
-def memory_map(memory: MemoryFacts) -> Element:
+def memory_map(memory: ArenaMap) -> Element:
     """The arena over time: operators from left to right, bytes from the bottom up."""
     count = len(memory.operators)
     named = count <= _OPERATOR_NAMES_UP_TO
@@ -127,32 +127,28 @@ def memory_map(memory: MemoryFacts) -> Element:
 
 
 def _stretch(area: Area, areas: tuple[Area, ...]) -> tuple[float, float]:
-    """From when to when an area is drawn. A tensor that takes another's place does so within one operator:
-    half of the operator's column is left to each."""
+    """From when to when an area is drawn. A tensor that takes another's place does so while one operator
+    runs, or some in turns: half of these columns is left to each."""
     first, last = float(area.first), area.last + 1.0
     for other in areas:
-        if other is area or area.scratch or other.scratch or not _meet(area, other):
-            continue
-        if other.last == area.first and other.first < area.first:
-            first = area.first + 0.5
-        if other.first == area.last and area.first < other.first:
-            last = area.last + 0.5
+        if other.tensor in area.over:
+            first = max(first, (area.first + other.last + 1) / 2)
+        if area.tensor in other.over:
+            last = min(last, (other.first + area.last + 1) / 2)
     return first, last
 
 
-def _meet(a: Area, b: Area) -> bool:
-    return a.offset < b.offset + b.size and b.offset < a.offset + a.size
-
-
-def area_in_words(area: Area, memory: MemoryFacts) -> str:
+def area_in_words(area: Area, memory: ArenaMap) -> str:
     """Where an area lies and when, as a sentence."""
     where = f"bytes {area.offset} to {area.offset + area.size - 1}"
     first, last = operator_name(area.first, memory), operator_name(area.last, memory)
     when = f"while {first} runs" if area.scratch else f"from {first} to {last}"
-    return f"{area.name} ({area.kind}, {size(area.size)}): {where}, {when}"
+    saved = area.note(memory.names)
+    note = f"; {saved}" if saved else ""
+    return f"{area.name} ({area.kind}, {size(area.size)}): {where}, {when}{note}"
 
 
-def operator_name(time: int, memory: MemoryFacts) -> str:
+def operator_name(time: int, memory: ArenaMap) -> str:
     """A point of the plan's time: "input", "3 CONV_2D" or "the end"."""
     if time < 0:
         return "input"

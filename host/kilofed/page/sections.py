@@ -451,19 +451,21 @@ def memory(facts: Facts) -> Element:
             area.size,
             grids.operator_name(area.first, plan),
             grids.operator_name(area.last, plan),
+            area.note(plan.names),
         )
         for area in plan.areas
     ]
     areas = table(
         "Areas of the arena, in bytes; written by, read last by.",
-        ("what", "type", "from byte", "bytes", "written by", "last read by"),
+        ("what", "type", "from byte", "bytes", "written by", "last read by", "how it is saved"),
         rows,
-        align="llrrll",
+        align="llrrlll",
     )
     shown = figure(
         grids.memory_map(plan),
         "Each box is a tensor: as wide as it lives, as high as it is large. Boxes one above the other live at"
-        " once; grey ones are an operator's scratch; where a column is shared, the operator works in place.",
+        " once; grey ones are an operator's scratch; where columns are shared, an output takes an input's"
+        " place. A ring holds some rows of a tensor that never exists whole: its operators run in turns.",
         areas,
     )
     gap = (
