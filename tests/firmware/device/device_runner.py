@@ -58,7 +58,7 @@ def build(name: str, mains: Sequence[Path], *, flags: list[str], compiler: str =
     subprocess.run([sys.executable, FIRMWARE / "cmake" / "fetch_sources.py", deps], check=True)
     BUILD.mkdir(parents=True, exist_ok=True)
     target = BUILD / name
-    core = sorted(FIRMWARE.glob("src/*/*.c"))
+    core = [*sorted(FIRMWARE.glob("src/*/*.c")), *sorted(FIRMWARE.glob("src/nn/plain/*.c"))]
     headers = [
         *FIRMWARE.glob("include/kilofed/*.h"),
         *FIRMWARE.glob("src/*/*.h"),
