@@ -26,9 +26,8 @@ typedef struct kf_port {
     uint32_t (*millis)(void *context);
 
     /* Fills `out` with bytes nobody else can predict and that do not come again, not after a reset either: they make a session's
-     * keys fresh (SECURITY.md). A port with storage and no hardware source meets this with BLAKE2b over a seed of the board's
-     * own, a count of its boots that is stored before the first call, and a count of the calls. A board without any of it returns
-     * KF_ERR_UNSUPPORTED, or has NULL here: the device then says so in its hello, and derives nonces from its identity, a
+     * keys fresh (SECURITY.md). A port with storage and no hardware source meets this with a count of its boots and
+     * kf_entropy_of_boots(), settings.h. A board with neither returns KF_ERR_UNSUPPORTED, or has NULL here: the device then says so in its hello, and derives nonces from its identity, a
      * counter and the time, which gives up the protection against replay after a reset. */
     kf_status_t (*entropy)(void *context, uint8_t *out, size_t size);
 

@@ -10,6 +10,7 @@
 #ifndef KILOFED_SETTINGS_H
 #define KILOFED_SETTINGS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "kilofed/status.h"
@@ -33,6 +34,13 @@ KF_MUST_CHECK kf_status_t kf_settings_read(kf_identity_t *out, const uint8_t pag
 
 /* Whether the device has a key. Looks at every byte, whatever they are. */
 int kf_identity_has_key(const kf_identity_t *identity);
+
+/* What kf_port_t.entropy may give on a board that has storage and no hardware source of randomness: `size` bytes, 1 to 64, that
+ * nobody without the device's key can foresee. They do not come again as long as the port keeps two rules. boot: larger
+ * than at any start before, and stored before this start's first call. draw: counts the calls of this start.
+ * KF_ERR_UNSUPPORTED: the device has no key, so there is no seed. KF_ERR_ARG: a null pointer or another size. */
+KF_MUST_CHECK kf_status_t kf_entropy_of_boots(const kf_identity_t *identity, uint32_t boot, uint32_t draw, uint8_t *out,
+                                              size_t size);
 
 #ifdef __cplusplus
 }

@@ -131,13 +131,20 @@ static int run(const kf_options_t *o, const kf_file_t *model) {
     if (!o->stdio && (address = resolve(o)) == NULL) {
         return 1;
     }
+    const uint32_t boot = o->boots != NULL ? kf_boot_count(o->boots) : 0;
+    if (o->boots != NULL && boot == 0) {
+        if (address != NULL) {
+            freeaddrinfo(address);
+        }
+        return 1;
+    }
     files_allow();
     kf_unit_t *units = calloc(o->count, sizeof *units);
     struct pollfd *fds = calloc(2u * (size_t)o->count, sizeof *fds);
     uint32_t made = 0;
     int failed = units == NULL || fds == NULL;
     while (!failed && made < o->count) {
-        failed = kf_unit_init(&units[made], o, model, made) != 0;
+        failed = kf_unit_init(&units[made], o, model, made, boot) != 0;
         made++;
     }
     if (!failed && o->stdio) {

@@ -22,6 +22,7 @@ static const char help[] =
     "  --settings FILE      a 64-byte settings page with id and key of the next device; without this and --id-seed\n"
     "                       a device has an id by chance and no key\n"
     "  --insecure           devices have no keys: their sessions are in the clear, for the bench\n"
+    "  --boots FILE         no randomness but keys and the count of starts in this file, as on a board without a source\n"
     "  --name TEXT          for people, up to 12 bytes\n"
     "  --board NAME         name told to the host (default posix)\n"
     "  --ring N             samples kept (default 400)\n"
@@ -42,6 +43,7 @@ enum {
     OPT_ID_SEED,
     OPT_SETTINGS,
     OPT_INSECURE,
+    OPT_BOOTS,
     OPT_NAME,
     OPT_BOARD,
     OPT_RING,
@@ -64,6 +66,7 @@ static const struct option names[] = {
     {"id-seed", required_argument, NULL, OPT_ID_SEED},
     {"settings", required_argument, NULL, OPT_SETTINGS},
     {"insecure", no_argument, NULL, OPT_INSECURE},
+    {"boots", required_argument, NULL, OPT_BOOTS},
     {"name", required_argument, NULL, OPT_NAME},
     {"board", required_argument, NULL, OPT_BOARD},
     {"ring", required_argument, NULL, OPT_RING},
@@ -135,6 +138,9 @@ static int take(kf_options_t *o, int option) {
         return 0;
     case OPT_INSECURE:
         o->insecure = 1;
+        return 0;
+    case OPT_BOOTS:
+        o->boots = optarg;
         return 0;
     case OPT_NAME:
         o->name = optarg;

@@ -22,6 +22,7 @@ typedef struct kf_options {
     uint32_t slice_macs;
     int stdio;
     int insecure; /* no device has a key */
+    const char *boots; /* file of a count of starts, in place of the system's randomness; NULL: none */
     int verbose;
 } kf_options_t;
 

@@ -58,6 +58,33 @@ void kf_file_unmap(kf_file_t *file) {
     }
 }
 
+uint32_t kf_boot_count(const char *path) {
+    unsigned long before = 0;
+    char draft[4096];
+    FILE *file = fopen(path, "r");
+    if (file != NULL) {
+        const int read = fscanf(file, "%lu", &before);
+        fclose(file);
+        if (read != 1 || before >= UINT32_MAX) {
+            fprintf(stderr, "kilofed-posix: --boots %s: not a count of starts: give its own file, or a new one\n", path);
+            return 0;
+        }
+    }
+    const int length = snprintf(draft, sizeof draft, "%s.new", path);
+    file = length > 0 && (size_t)length < sizeof draft ? fopen(draft, "w") : NULL;
+    int failed = file == NULL;
+    if (!failed) {
+        failed = fprintf(file, "%lu\n", before + 1u) < 0 || fflush(file) != 0 || fsync(fileno(file)) != 0;
+        failed = fclose(file) != 0 || failed;
+        failed = failed || rename(draft, path) != 0;
+    }
+    if (failed) {
+        fprintf(stderr, "kilofed-posix: --boots %s: %s: give a file that can be written\n", path, strerror(errno));
+        return 0;
+    }
+    return (uint32_t)(before + 1u);
+}
+
 /* ---- the port of the core -------------------------------------------------------------------------------------- */
 
 uint32_t kf_unit_clock(void) {
@@ -72,7 +99,10 @@ static uint32_t port_millis(void *context) {
 }
 
 static kf_status_t port_entropy(void *context, uint8_t *out, size_t size) {
-    (void)context;
+    kf_unit_t *unit = context;
+    if (unit->boot != 0) {
+        return kf_entropy_of_boots(&unit->identity, unit->boot, unit->draws++, out, size);
+    }
     return getrandom(out, size, 0) == (ssize_t)size ? KF_OK : KF_ERR_PORT; /* up to 256 bytes come whole */
 }
 
@@ -166,7 +196,7 @@ static size_t memory_size(const kf_unit_t *unit, const kf_options_t *o) {
     return need > least ? need : least;
 }
 
-int kf_unit_init(kf_unit_t *unit, const kf_options_t *o, const kf_file_t *model, uint32_t number) {
+int kf_unit_init(kf_unit_t *unit, const kf_options_t *o, const kf_file_t *model, uint32_t number, uint32_t boot) {
     memset(unit, 0, sizeof *unit);
     unit->number = number;
     unit->in = unit->out = -1;
@@ -177,6 +207,7 @@ int kf_unit_init(kf_unit_t *unit, const kf_options_t *o, const kf_file_t *model,
         (number < o->samples_count && kf_file_map(&unit->samples, o->samples[number]) != 0)) {
         return -1;
     }
+    unit->boot = boot; /* an id by chance, which was made above, is no part of it */
     unit->config = (kf_device_config_t){
         .model = model->bytes,
         .model_bytes = (uint32_t)model->size,

@@ -30,6 +30,7 @@ typedef struct kf_unit {
     kf_device_config_t config;
     kf_identity_t identity;
     kf_file_t samples;
+    uint32_t boot, draws; /* of kf_entropy_of_boots(); boot 0: the system's randomness */
     void *memory;
     size_t memory_bytes;
     uint32_t number;
@@ -42,12 +43,15 @@ typedef struct kf_unit {
     int verbose;
 } kf_unit_t;
 
+/* Count a start in a file, safely on the disk before this returns: the number, from 1 on; 0 after printing why not. */
+uint32_t kf_boot_count(const char *path);
+
 /* Milliseconds of the monotonic clock, wrapping at 2^32. */
 uint32_t kf_unit_clock(void);
 
 /* Make device `number` of the process. 0, or -1 after printing why not; a device whose model or memory is bad is made all
  * the same, as it tells its host. */
-int kf_unit_init(kf_unit_t *unit, const kf_options_t *options, const kf_file_t *model, uint32_t number);
+int kf_unit_init(kf_unit_t *unit, const kf_options_t *options, const kf_file_t *model, uint32_t number, uint32_t boot);
 void kf_unit_free(kf_unit_t *unit);
 
 /* Use stdin and stdout as its line. */

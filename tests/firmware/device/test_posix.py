@@ -277,6 +277,40 @@ def test_insecure_devices_have_no_key(program: Path, server: Server) -> None:
     end(process)
 
 
+def test_a_count_of_boots_stands_in_for_randomness(program: Path, server: Server, tmp_path: Path) -> None:
+    """No two nonces are the same, and each is what key, boot and draw say: nobody else can foresee it."""
+    boots = tmp_path / "boots"
+    seen = []
+    for boot in (1, 2, 3):
+        where = f"127.0.0.1:{server.port}"
+        process = spawn(program, "--connect", where, "--id-seed", "a", "--boots", boots)
+        (line,) = server.accept(1)
+        opened = wait(line, Opened)
+        assert isinstance(opened, Opened)
+        end(process)
+        assert opened.hello.flags == 2, "it is protected, and says so"
+        text = b"kilofed entropy 1" + struct.pack("<I", boot)
+        key = identity_of("a", 0)[8:]
+        drawn = [
+            hashlib.blake2b(text + struct.pack("<I", draw), key=key, digest_size=8).digest()
+            for draw in range(8)
+        ]
+        assert opened.hello.device_nonce in drawn
+        seen += drawn
+        assert boots.read_text() == f"{boot}\n"
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_count_of_boots_that_cannot_be_kept_stops_the_program(program: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    bad.write_text("no number")
+    for path, words in ((bad, b"not a count of starts"), (tmp_path / "no" / "folder", b"can be written")):
+        done = subprocess.run(
+            [program, "--stdio", "--model", DIGITS, "--id-seed", "a", "--boots", path], capture_output=True
+        )
+        assert done.returncode == 1 and words in done.stderr
+
+
 def test_keys_need_frames_that_carry_them(program: Path) -> None:
     done = subprocess.run(
         [program, "--stdio", "--model", DIGITS, "--id-seed", "a", "--max-frame", "71"], capture_output=True
