@@ -45,7 +45,7 @@ void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t
     "ldrsb %[u], [%[w]]\n\t"                \
     "mla %[s0], %[u], %[v], %[s0]\n"        \
     "3:\n\t"
-/* First as many as do not make four. */
+/* First as many as do not make eight. */
 #define LOOP(ONE)                                                                                                              \
     __asm__ volatile("b 2f\n"                                                                                                  \
                      "1:\n\t" ONE                                                                                              \
@@ -53,9 +53,9 @@ void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t
                      "ldr %[u], %[end]\n\t"                                                                                    \
                      "subs %[u], %[x]\n\t"                                                                                     \
                      "beq 5f\n\t"                                                                                              \
-                     "lsls %[u], #30\n\t"                                                                                      \
+                     "lsls %[u], #29\n\t"                                                                                      \
                      "bne 1b\n"                                                                                                \
-                     "4:\n\t" ONE ONE ONE ONE                                                                                  \
+                     "4:\n\t" ONE ONE ONE ONE ONE ONE ONE ONE                                                                  \
                      "ldr %[u], %[end]\n\t"                                                                                    \
                      "cmp %[x], %[u]\n\t"                                                                                      \
                      "bne 4b\n"                                                                                                \
@@ -82,17 +82,18 @@ static void dot6(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t ter
     sum[5] = s5;
 }
 
-/* Whether more than one in eight of the first sixteen values are zero. */
+/* Whether more than one of the first eight values are zero. */
 static int32_t is_sparse(const int8_t *x, int32_t x_offset, int32_t terms) {
     int32_t zeros = 0, zp = -x_offset;
-    for (const int8_t *end = x + (terms < 16 ? terms : 16); x != end; x++) {
+    for (const int8_t *end = x + (terms < 8 ? terms : 8); x != end; x++) {
         zeros += *x == zp;
     }
-    return zeros > 2;
+    return zeros > 1;
 }
 
 static int32_t dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t sum) {
     uint32_t total = (uint32_t)sum;
+#pragma GCC unroll 4
     for (int32_t i = 0; i < terms; i++) {
         total += (uint32_t)(w[i] * (x[i] + x_offset));
     }
