@@ -74,23 +74,28 @@ static KF_NOINLINE void run_aligned(const kf_node_t *node, const sum_t *s, const
 
 /* ---- any inputs -------------------------------------------------------------------------------------------------- */
 
+/* Where an input is repeated. */
+static KF_NOINLINE void run_repeated(const kf_node_t *node, const sum_t *s, const kf_io_t *io, uint32_t first, uint32_t count) {
+    kf_pair_t p;
+    kf_pair_begin(node, first, &p);
+    for (uint32_t i = first; i < first + count; i++) {
+        const int32_t a = kf_requant(((int8_t)io->in[0][p.a] - node->in[0].zp) * (1 << LEFT_SHIFT), s->a);
+        const int32_t b = kf_requant(((int8_t)io->in[1][p.b] - node->in[1].zp) * (1 << LEFT_SHIFT), s->b);
+        const int32_t value = kf_requant(is_sub(node) ? a - b : a + b, s->out) + node->out.zp;
+        io->out[i] = (uint8_t)kf_clamp(value, s->range.low, s->range.high);
+        kf_pair_next(&p);
+    }
+}
+
 static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count) {
     sum_t s;
-    kf_pair_t p;
     if (prepare(node, &s) != KF_FAULT_NONE) {
         return; /* judged when the model was opened */
     }
     if (node->in[0].elements == node->out.elements && node->in[1].elements == node->out.elements) {
         run_aligned(node, &s, (const int8_t *)io->in[0] + first, (const int8_t *)io->in[1] + first, (int8_t *)io->out + first, count);
-        return;
-    }
-    kf_pair_begin(node, first, &p);
-    for (uint32_t i = first; i < first + count; i++) {
-        const int32_t a = kf_requant(((int8_t)io->in[0][p.a] - node->in[0].zp) * (1 << LEFT_SHIFT), s.a);
-        const int32_t b = kf_requant(((int8_t)io->in[1][p.b] - node->in[1].zp) * (1 << LEFT_SHIFT), s.b);
-        const int32_t value = kf_requant(is_sub(node) ? a - b : a + b, s.out) + node->out.zp;
-        io->out[i] = (uint8_t)kf_clamp(value, s.range.low, s.range.high);
-        kf_pair_next(&p);
+    } else {
+        run_repeated(node, &s, io, first, count);
     }
 }
 
