@@ -2,7 +2,7 @@
 
     python fetch_sources.py build/deps
 
-zcbor (CBOR) and Monocypher (BLAKE2b, later the cipher) publish their C inside Python source distributions,
+zcbor (CBOR) and Monocypher (BLAKE2b and the cipher) publish their C inside Python source distributions,
 so pip brings them from wherever pip is set up to look. Each archive is checked against the SHA-256 below,
 both by pip and here; only the C files named below are unpacked. Nothing is done when they are there
 already, so that every build may call this. Exit status 1, with what to do, when an archive cannot be had.

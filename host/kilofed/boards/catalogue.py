@@ -207,7 +207,7 @@ def _check(board: Board, stem: str) -> None:
             board.stack_bytes + board.reserve_bytes < board.ram.size,
             "stack_bytes and reserve_bytes exceed ram.size",
         ),
-        (64 <= board.max_frame <= 1024, "max_frame must lie in 64 .. 1024"),
+        (72 <= board.max_frame <= 1024, "max_frame must lie in 72 .. 1024, for encrypted sessions"),
         *((n & (n - 1) == 0 and n > 0, f"{name} must be a power of two") for name, n in power_of_two.items()),
         (board.max_frame <= board.rx_ring <= 65535, "rx_ring must hold one frame, and at most 65535 bytes"),
         (1 <= board.ring_slots <= 65535, "ring_slots must lie in 1 .. 65535"),
