@@ -5,7 +5,7 @@
  *     small/kernels.c    cores with few registers and without a long multiplication: Cortex-M0, M0+
  *     thumb2/            Arm cores with one multiply-accumulate an instruction: Cortex-M3
  *     dsp/               Arm cores with the DSP extension: Cortex-M4, M7, M33
- *     mve/kernels.c      Arm cores with the vector extension: Cortex-M55
+ *     mve/               Arm cores with the vector extension: Cortex-M55
  *
  * Nothing here assumes an alignment of tensors. Sums stay inside int32 as KF_TERMS_MAX (check.h) has it; biases may wrap them.
  *
@@ -65,7 +65,7 @@ typedef struct kf_addition {
     kf_output_t output;
 } kf_addition_t;
 
-/* out[i] from a[i] and b[i], for `count` values. out may be a or b. (plain/addition.c, dsp/addition.c) */
+/* out[i] from a[i] and b[i], for `count` values. out may be a or b. (plain/, dsp/ and mve/addition.c) */
 void kf_add(const kf_addition_t *s, const int8_t *a, const int8_t *b, int8_t *out, uint32_t count);
 
 /* ---- convolution ------------------------------------------------------------------------------------------------- */
