@@ -22,6 +22,7 @@ DATA = ROOT / "tests" / "data" / "foreign"
 VECTORS = ROOT / "tests" / "vectors"
 SEEDS = OUT / "seeds"
 SIZE_MOST = 20_000  # larger files make slow runs and a large corpus
+PLANNED_MOST = 6_000  # of those, so that a change of the plan is not rare among all changes
 KEEP_SUM = 0x80
 
 
@@ -36,6 +37,18 @@ def models() -> Iterator[bytes]:
     for seed in range(6):
         yield engine_models.random_model(seed)
         yield engine_models.head_model(seed, softmax_behind=bool(seed % 2))
+    yield from planned_models()
+
+
+def planned_models() -> Iterator[bytes]:
+    """Models whose plan lets operators run in turns, and whose outputs lie below their inputs."""
+    from kilofed_tools.plan import plan_model, with_plan
+
+    engine_images = importlib.import_module("engine_images")
+    for seed in range(24):
+        model = with_plan(engine_images.image_model(seed))
+        if len(model) < PLANNED_MOST and plan_model(model).groups:
+            yield model
 
 
 def device_models() -> Iterator[bytes]:

@@ -137,6 +137,7 @@ def test_check_bounds_a_group() -> None:
     assert streams.check(walks, edges[: len(rules) - 1], set(), Group(0, rules))
     assert not streams.check(walks, edges[: len(rules)], set(), Group(0, (Rule(1, 1, 1), *rules)))
     assert not streams.check(walks, [], set(), Group(0, (Rule(1, 1, 0),)))
+    assert not streams.check(walks, [], set(), Group(0, ()))
     assert not streams.check(walks, edges[:1], set(), Group(0, (Rule(1, 1, 1), Rule(0, 7, 0))))
     assert not streams.check(walks, edges[:1], set(), Group(0, (Rule(1, 1, 1), Rule(1, 1, 1))))
 

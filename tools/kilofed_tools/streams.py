@@ -116,10 +116,12 @@ def schedule(
 
 def check(walks: Mapping[int, Walk], edges: Sequence[Edge], whole: set[int], group: Group) -> bool:
     """Whether a group computes what its operators would one after another. Arguments as of `schedule`."""
+    if not 2 <= len(group.rules) <= GROUP_MAX:
+        return False
     rules = {group.first + i: rule for i, rule in enumerate(group.rules)}
     rows = walks[group.last].out_rows
     count = steps(rules[group.last], rows)
-    if not 2 <= len(rules) <= GROUP_MAX or rules[group.last].ring or not 1 <= count <= ROWS_MAX:
+    if rules[group.last].ring or not 1 <= count <= ROWS_MAX:
         return False
     for k, rule in rules.items():
         all_rows = walks[k].out_rows
