@@ -189,21 +189,52 @@ kf_model_fault_t kf_plan_check(const kf_model_t *m) {
 
 /* ---- the device's own ----------------------------------------------------------------------------------------------- */
 
+/* Which of the first tensors of a model operators read, from one of them on: a bit each. Looked up for every activation, where
+ * kf_graph_to() would walk the operators for each. */
+enum { READ_MAX = 512 };
+
+typedef struct read {
+    uint32_t bits[READ_MAX / 32];
+} read_t;
+
+static void find_read(const kf_model_t *m, int32_t from, read_t *read) {
+    memset(read, 0, sizeof *read);
+    for (uint32_t k = from < 0 ? 0 : (uint32_t)from; k < m->ops; k++) {
+        kf_list_t inputs = kf_node_inputs(m, k);
+        for (uint32_t i = 0; i < inputs.count; i++) {
+            uint32_t tensor = kf_list_tensor(m, inputs, i);
+            if (tensor < READ_MAX) {
+                read->bits[tensor / 32] |= 1u << tensor % 32;
+            }
+        }
+    }
+}
+
+/* taken_to(m, a) >= from, where no group begins before `from` and ends behind it. */
+static int taken_still(const kf_model_t *m, const kf_activation_t *a, int32_t from, const read_t *read) {
+    if (a->tensor >= READ_MAX) {
+        return taken_to(m, a) >= from;
+    }
+    return a->state || a->tensor == m->output || a->time >= from || (read->bits[a->tensor / 32] >> a->tensor % 32 & 1u) != 0;
+}
+
 /* Lowest multiple of 4 with `bytes` free bytes, as far as activations alive in [from, to] and already placed are
  * concerned. Each pass moves the place behind one obstacle at least, or ends. */
 static uint32_t lowest_gap(const kf_model_t *m, const uint16_t *own, int32_t from, int32_t to, uint32_t bytes) {
+    read_t read;
     uint32_t place = 0;
     int moved;
+    find_read(m, from, &read);
     do {
         moved = 0;
         kf_activation_t a = kf_graph_first(m);
         do {
-            if (taken_from(m, &a) > to || (own != NULL && own[a.number] == NOT_PLACED)) {
+            if ((own != NULL && own[a.number] == NOT_PLACED) || !taken_still(m, &a, from, &read) || taken_from(m, &a) > to) {
                 continue;
             }
             uint32_t at = own == NULL ? kf_plan_offset(m, own, a.tensor) : 4u * own[a.number];
             uint32_t other_bytes = place_bytes(m, &a);
-            if (overlap(place, bytes, at, other_bytes) && taken_to(m, &a) >= from) {
+            if (overlap(place, bytes, at, other_bytes)) {
                 place = (at + other_bytes + 3u) & ~3u;
                 moved = 1;
             }

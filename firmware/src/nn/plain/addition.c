@@ -28,7 +28,7 @@ static inline int32_t scaled(way_t a, int8_t q) {
     return (((y + (y >> 31)) >> a.right) + 1) >> 1;
 }
 
-enum { AT_ONCE = 8 };
+enum { AT_ONCE = 4 };
 
 void kf_add(const kf_addition_t *s, const int8_t *a, const int8_t *b, int8_t *out, uint32_t count) {
     const way_t one = way_of(&s->a);
