@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.devices import Emulated, Linux, Native, Victim
-from tests.faults.liar import Liar, Lie, honest, make_liar
+from tests.faults.liar import KEY, Liar, Lie, honest, make_liar
 from tests.faults.proxy import Hook, Piece, untouched
 from tests.faults.replay import Replay, replay
 from tests.faults.test_liars import CASES
@@ -110,7 +110,7 @@ class Soak:
             fleet = self.folder / "fleet.sqlite"
             with Fleet(fleet) as register:
                 for number, liar in enumerate(self.liars):
-                    register.add(Device(liar.id, f"liar-{number}", "posix", bytes(32), 0.0), replace=True)
+                    register.add(Device(liar.id, f"liar-{number}", "posix", KEY, 0.0), replace=True)
                 for victim in self.victims:
                     victim.register(register)
             for victim in self.victims:
