@@ -4,6 +4,7 @@
 #   KF_BOARD_PORT    folder under port/
 #   KF_BOARD_CORE    the core's name; KF_BOARD_FLAGS: its compiler flags, a list
 #   KF_BOARD_LD      the generated linker script
+#   KF_BOARD_ETHERNET  the controller's folder under port/, when KF_LINK is ethernet
 # and adds the folder of board.h to the include path.
 
 set(board_file "${CMAKE_CURRENT_SOURCE_DIR}/port/boards/${KF_BOARD}.json")
@@ -51,6 +52,17 @@ foreach(name IN ITEMS address irq clock_hz)
 endforeach()
 if(NOT uart_clock_hz)
   set(uart_clock_hz "${clock_hz}")
+endif()
+set(ethernet_address 0)
+set(ethernet_irq 0)
+set(line_ring KF_BOARD_RX_RING)
+if(KF_LINK STREQUAL ethernet)
+  set(line_ring 16u) # nobody has to type fast
+  kf_board(KF_BOARD_ETHERNET ethernet controller)
+  kf_board(ethernet_address ethernet address)
+  kf_board(ethernet_irq ethernet irq)
+elseif(NOT KF_LINK STREQUAL serial)
+  message(FATAL_ERROR "KF_LINK is ${KF_LINK}: serial or ethernet")
 endif()
 kf_board(flash_origin flash origin)
 kf_board(flash_size flash size)

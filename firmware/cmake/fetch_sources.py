@@ -1,11 +1,14 @@
-"""Fetch the C sources of the two libraries the firmware uses, pinned by hash, into a folder of the build.
+"""Fetch the C sources of the libraries the firmware uses, pinned by hash, into a folder of the build.
 
-    python fetch_sources.py build/deps
+    python fetch_sources.py build/deps              zcbor and monocypher, which the core needs
+    python fetch_sources.py build/deps lwip
 
-zcbor (CBOR) and Monocypher (BLAKE2b and the cipher) publish their C inside Python source distributions,
-so pip brings them from wherever pip is set up to look. Each archive is checked against the SHA-256 below,
-both by pip and here; only the C files named below are unpacked. Nothing is done when they are there
-already, so that every build may call this. Exit status 1, with what to do, when an archive cannot be had.
+zcbor (CBOR) and Monocypher (BLAKE2b and the cipher) publish their C inside Python source distributions, so
+pip brings them from wherever pip is set up to look. lwIP (TCP/IP, for boards on Ethernet) is what Debian and
+Ubuntu package: apt's own downloader brings the upstream archive from whatever archive this machine installs
+from, without root. Each is checked against the SHA-256 below; only the C files named below are unpacked.
+Nothing is done when they are there already, so that every build may call this. An archive that was put into
+the folder by hand is taken. Exit status 1, with what to do, when one cannot be had.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -24,7 +28,7 @@ from pathlib import Path
 @dataclass(frozen=True)
 class Source:
     """One library: the distribution that carries it, and ``files``: path in the archive -> name in its
-    folder.
+    folder; a path that ends in "/" is a folder, of which the C files and headers are meant.
     """
 
     folder: str
@@ -41,6 +45,22 @@ class Source:
     def stamp(self) -> str:
         """What says, written last, that the folder holds these files of this archive."""
         return "\n".join([self.sha256, *self.files.values()])
+
+
+@dataclass(frozen=True)
+class DebianSource(Source):
+    """One that Debian packages. version: upstream's; ``suffix``: what Debian adds to it."""
+
+    suffix: str = ""
+
+    @property
+    def archive(self) -> str:
+        return f"{self.distribution}_{self.version}{self.suffix}.orig.tar.xz"
+
+    @property
+    def pool(self) -> list[str]:
+        """Where it lies below an archive's root: Debian's place, and Ubuntu's."""
+        return [f"pool/{part}/{self.distribution[0]}/{self.distribution}" for part in ("main", "universe")]
 
 
 SOURCES = (
@@ -64,7 +84,25 @@ SOURCES = (
         "5e56e3d3eb770a53e0b9f6274146663c11a11f3d0de5cd48e3be0428d1b07a4a",
         {"monocypher.c": "monocypher.c", "monocypher.h": "monocypher.h"},
     ),
+    DebianSource(
+        "lwip",
+        "lwip",
+        "2.1.3",
+        "0a8276d09fc4e97bbba2f953d74af2388fc2195ea156be9d7589e297a68fde24",
+        {
+            "src/core/": "src/core",
+            "src/netif/ethernet.c": "src/netif/ethernet.c",
+            "src/include/lwip/": "src/include/lwip",
+            "src/include/netif/": "src/include/netif",
+            "COPYING": "COPYING",
+        },
+        "+dfsg1",
+    ),
 )
+
+
+#: What every build needs.
+CORE = ("zcbor", "monocypher")
 
 
 def present(source: Source, deps: Path) -> bool:
@@ -100,6 +138,41 @@ def download(sources: list[Source], deps: Path) -> None:
         subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def download_from_debian(source: DebianSource, deps: Path) -> None:
+    """Bring the archive of ``source`` into ``deps`` with apt's downloader. Raises OSError: there is none, or
+    no archive that this machine knows has it.
+    """
+    helper = shutil.which("apt-helper", path="/usr/lib/apt:/usr/libexec/apt")
+    roots = ""
+    if helper is not None and shutil.which("apt-get") is not None:
+        command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+        roots = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    said = "apt is not here" if helper is None else "apt knows no archive"
+    for root in dict.fromkeys(roots.split()):
+        for folder in source.pool:
+            part = deps / f".{source.archive}"
+            uri = f"{root.rstrip('/')}/{folder}/{source.archive}"
+            command = [str(helper), "download-file", uri, str(part), f"SHA256:{source.sha256}"]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode == 0:
+                part.replace(deps / source.archive)
+                return
+            said = (done.stderr.strip().splitlines() or [f"apt-helper ended with {done.returncode}"])[0]
+            part.unlink(missing_ok=True)
+    raise OSError(f"{source.archive}: {said}")
+
+
+def _wanted(source: Source, name: str) -> str | None:
+    """What a member of the archive is called in the library's folder; None: it stays where it is."""
+    inside = name.partition("/")[2]
+    if inside in source.files:
+        return source.files[inside]
+    for folder, place in source.files.items():
+        if folder.endswith("/") and inside.startswith(folder) and inside.endswith((".c", ".h")):
+            return f"{place}/{inside.removeprefix(folder)}"
+    return None
+
+
 def unpack(source: Source, deps: Path) -> None:
     """Check the archive of ``source`` and write its C files. Raises ValueError on a wrong hash or a missing
     file.
@@ -110,47 +183,60 @@ def unpack(source: Source, deps: Path) -> None:
         archive.unlink()
         raise ValueError(f"{archive} had SHA-256 {digest}, not {source.sha256}; it was removed: build again")
     folder = deps / source.folder
-    folder.mkdir(exist_ok=True)
+    found = set()
     with tarfile.open(archive) as tar:
-        for inside, name in source.files.items():
-            try:
-                member = tar.extractfile(f"{source.distribution}-{source.version}/{inside}")
-            except KeyError:
-                member = None
-            if member is None:
-                raise ValueError(f"{archive} has no {inside}")
-            (folder / name).write_bytes(member.read())
+        for member in tar:
+            place = _wanted(source, member.name)
+            if place is None or not member.isfile() or ".." in Path(place).parts:
+                continue
+            content = tar.extractfile(member)
+            assert content is not None  # as it is a file
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).write_bytes(content.read())
+            found.add(place)
+    for inside, place in source.files.items():
+        if not any(name == place or name.startswith(f"{place}/") for name in found):
+            raise ValueError(f"{archive} has no {inside}")
     (folder / ".stamp").write_text(source.stamp)
 
 
-def fetch(deps: Path) -> None:
-    """Make every library of ``SOURCES`` present under ``deps``. Safe to call from several builds at once."""
-    if all(present(source, deps) for source in SOURCES):
+def fetch(deps: Path, names: list[str]) -> None:
+    """Make the libraries ``names`` present under ``deps``. Safe to call from several builds at once."""
+    sources = [source for source in SOURCES if source.folder in names]
+    if all(present(source, deps) for source in sources):
         return
     deps.mkdir(parents=True, exist_ok=True)
     with (deps / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        missing = [source for source in SOURCES if not present(source, deps)]
+        missing = [source for source in sources if not present(source, deps)]
         absent = [source for source in missing if not (deps / source.archive).is_file()]
-        if absent:
-            download(absent, deps)
+        with_pip = [source for source in absent if not isinstance(source, DebianSource)]
+        if with_pip:
+            download(with_pip, deps)
+        for source in absent:
+            if isinstance(source, DebianSource):
+                download_from_debian(source, deps)
         for source in missing:
             unpack(source, deps)
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        print("usage: fetch_sources.py FOLDER", file=sys.stderr)
+    known = [source.folder for source in SOURCES]
+    names = sys.argv[2:] or list(CORE)
+    if len(sys.argv) < 2 or not set(names) <= set(known):
+        print(f"usage: fetch_sources.py FOLDER [LIBRARY...], of {', '.join(known)}", file=sys.stderr)
         return 2
+    deps = Path(sys.argv[1]).resolve()
     try:
-        fetch(Path(sys.argv[1]).resolve())
+        fetch(deps, names)
     except (subprocess.CalledProcessError, OSError, ValueError) as error:
-        names = " and ".join(source.archive for source in SOURCES)
+        archives = [source.archive for source in SOURCES if source.folder in names]
         said = (getattr(error, "stdout", None) or "").strip()
         print(
-            f"{said}\nfetch_sources.py: {error}\nthe C sources of {names} could not be had: check that "
-            f"`{sys.executable} -m pip download --no-deps zcbor` works here, or put the two archives into "
-            f"{sys.argv[1]}",
+            f"{said}\nfetch_sources.py: {error}\nnot all C sources could be had: check that "
+            f"`{sys.executable} -m pip download --no-deps zcbor` works here"
+            + (" and that apt installs from an archive with the source package lwip" * ("lwip" in names))
+            + f", or put {' and '.join(archives)} into {deps}",
             file=sys.stderr,
         )
         return 1

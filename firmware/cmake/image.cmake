@@ -12,6 +12,11 @@ add_library(port OBJECT
 target_include_directories(port PRIVATE port/cortexm)
 target_compile_options(port PRIVATE ${KF_WARNINGS})
 target_link_libraries(port PRIVATE kilofed)
+if(KF_LINK STREQUAL ethernet)
+  include(cmake/net.cmake)
+else()
+  target_sources(port PRIVATE port/cortexm/pipe.c)
+endif()
 
 # The template must stay compilable, for every core.
 if(NOT KF_BOARD_PORT STREQUAL template)

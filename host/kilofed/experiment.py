@@ -95,8 +95,8 @@ def run_experiment(
                     run,
                     expected=len(places) + len(ports) if expected is None else expected,
                     ports=[*ports, *laboratory.ports],
-                    listen=listen or (("127.0.0.1", 0) if laboratory.has_processes else None),
-                    on_listening=laboratory.start_processes,
+                    listen=listen or (("127.0.0.1", 0) if laboratory.has_callers else None),
+                    on_listening=laboratory.start_callers,
                     fleet=register,
                     anybody=anybody,
                     insecure=insecure,
@@ -186,13 +186,19 @@ def put_figures(run: Run, places: Sequence[Place], test: Samples | None, say: Ca
 
 
 def make_places(
-    pool: Samples, boards: Sequence[str], *, samples: int | None = None, alpha: float = 0.3, seed: int = 1
+    pool: Samples,
+    boards: Sequence[str],
+    *,
+    samples: int | None = None,
+    alpha: float = 0.3,
+    seed: int = 1,
+    link: str = catalogue.SERIAL,
 ) -> list[Place]:
     """Places for devices of the boards named (of the catalogue, or "posix" or "pi"), each with its mixture of
     labels.
 
-    samples: a device; by default an equal part of the pool, at most MOST_SAMPLES. A board never gets more
-    than its ring holds. DataError when the pool is too small.
+    link: how the boards among them reach the host. samples: a device; by default an equal part of the pool,
+    at most MOST_SAMPLES. A board never gets more than its ring holds. DataError when the pool is too small.
     """
     share = min(len(pool) // max(1, len(boards)), MOST_SAMPLES) if samples is None else samples
     rings = [
@@ -204,7 +210,7 @@ def make_places(
     places = []
     for board, shard in zip(boards, deal(pool, rings, alpha=alpha, seed=seed), strict=True):
         counts[board] = counts.get(board, 0) + 1
-        places.append(Place(_name(board, counts[board]), board, shard))
+        places.append(Place(_name(board, counts[board]), board, shard, link))
     return places
 
 

@@ -3,7 +3,7 @@
     with Laboratory(folder, places, model=path, fleet=fleet, seed=1, say=print) as laboratory:
         laboratory.prepare()                           builds, flashes, starts boards, registers; gives ports
         run_federation(..., ports=laboratory.ports, listen=("127.0.0.1", 0),
-                       on_listening=laboratory.start_processes, watch=laboratory.check)
+                       on_listening=laboratory.start_callers, watch=laboratory.check)
 
 Each device gets its samples placed into its memory (a board's by the emulator, a process's from a file that
 it alone reads); nothing of them crosses a line. Devices keep their identity and their flash in `folder`, so a
@@ -22,6 +22,9 @@ from types import TracebackType
 
 from kilofed import linux
 from kilofed.boards import Emulator, Identity, Image, build, catalogue, placed, settings
+from kilofed.boards.catalogue import SERIAL
+from kilofed.boards.emulator import HOST
+from kilofed.boards.network import Network
 from kilofed.errors import BoardError, EmulatorError
 from kilofed.fleet import ID_BYTES, Device, Fleet, new_identity
 from kilofed.native import build_native
@@ -42,17 +45,23 @@ class Place:
     """One device to be.
 
     Its name, its board (of the catalogue, or "posix" for a native process of the same core, or "pi" for a
-    Linux device), and the samples it is to have.
+    Linux device), the samples it is to have, and how a board reaches its host.
     """
 
     name: str
     board: str
     samples: Samples
+    link: str = SERIAL
 
     @property
     def emulated(self) -> bool:
         """Whether QEMU plays it."""
         return self.board not in (NATIVE, PI)
+
+    @property
+    def calls(self) -> bool:
+        """Whether it connects to the host over TCP, rather than being at the end of a line."""
+        return not self.emulated or self.link != SERIAL
 
 
 class Laboratory:
@@ -82,6 +91,7 @@ class Laboratory:
         self.boards: dict[str, Emulator] = {}
         self.processes: dict[str, Process] = {}
         self._native: Path | None = None
+        self._images: dict[tuple[str, str], Image] = {}
         self._restarts: dict[str, int] = {}
 
     def __enter__(self) -> Laboratory:
@@ -94,39 +104,57 @@ class Laboratory:
 
     @property
     def ports(self) -> list[str]:
-        """Serial ports of the emulated boards, as URLs for pyserial."""
-        return [board.url for board in self.boards.values()]
+        """Serial ports of the emulated boards at the end of a line, as URLs for pyserial."""
+        return [board.url for board in self.boards.values() if board.board.link == SERIAL]
 
     @property
-    def has_processes(self) -> bool:
-        """Whether some devices are processes, which connect to the host over TCP."""
-        return any(not place.emulated for place in self.places)
+    def has_callers(self) -> bool:
+        """Whether some devices connect to the host over TCP: processes, and boards on Ethernet."""
+        return any(place.calls for place in self.places)
 
     def prepare(self) -> None:
-        """Builds what devices need, flashes boards that do not hold their image, and starts all boards."""
+        """Builds what devices need, flashes boards that do not hold their image, and starts all boards.
+
+        Boards on Ethernet are left halted: where their host listens is not known yet.
+        """
         if any(place.board == NATIVE for place in self.places):
             self._native = build_native(progress=self._say)
-        images: dict[str, Image] = {}
         for place in self.places:
-            if place.emulated and place.board not in images:
-                images[place.board] = build(place.board, self._model, progress=self._say)
+            if place.emulated and (place.board, place.link) not in self._images:
+                kind = catalogue.load(place.board, link=place.link)
+                self._images[place.board, place.link] = build(kind, self._model, progress=self._say)
         for place in self.places:
             if not place.emulated:
                 continue
-            board = self._stack.enter_context(Emulator(catalogue.load(place.board), self.folder / place.name))
+            kind = catalogue.load(place.board, link=place.link)
+            board = self._stack.enter_context(Emulator(kind, self.folder / place.name))
             board.place(placed.encode(place.samples.inputs, place.samples.labels))
+            self.boards[place.name] = board
+            if place.calls:
+                board.start(blank=True)
+                continue
             device = self._device(place)
-            image = images[place.board]
+            image = self._images[place.board, place.link]
             if _holds(board, image, _identity(device)):
                 self._say(f"starting {place.name}, a {place.board} that was flashed before")
                 board.start()
             else:
                 self._say(f"flashing {place.name}, a {place.board}: {image.flash_bytes} bytes")
                 board.flash(image, _identity(device))
-            self.boards[place.name] = board
 
-    def start_processes(self, port: int) -> None:
-        """Starts the devices that are processes; they connect to this TCP port of this machine."""
+    def start_callers(self, port: int) -> None:
+        """Starts the devices that connect to this TCP port of this machine, boards flashed with its number
+        first.
+        """
+        for place in self.places:
+            if place.emulated and place.calls:
+                image = self._images[place.board, place.link]
+                self._say(
+                    f"flashing {place.name}, a {place.board} on {place.link}: {image.flash_bytes} bytes"
+                )
+                self.boards[place.name].flash(
+                    image, _identity(self._device(place)), network=Network(HOST, port)
+                )
         native = [place for place in self.places if place.board == NATIVE]
         if native:
             options = ["--count", str(len(native)), "--board", NATIVE, "--ring", _ring(native, NATIVE_RING)]

@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 from board_line import BOARDS, DIGITS, IDENTITY, ROOT, Line
 
-from kilofed.boards import Emulator, build, load, placed
+from kilofed.boards import Emulator, Network, build, load, placed
+from kilofed.boards.catalogue import ETHERNET
+from kilofed.boards.emulator import HOST
 from kilofed.boards.settings import encode
 from kilofed.link.blobs import blob_hash
 from kilofed.link.events import Committed, InfoChanged, Opened, ResultReady
@@ -100,6 +102,24 @@ def test_every_board_sends_the_bytes_of_the_reference(
     stack = build(board, DIGITS).stack
     assert stack is not None
     assert emulated.stack_used() <= stack.bytes, "whole rounds, and still no deeper than the code says"
+
+
+@pytest.mark.parametrize("name", [name for name in BOARDS if ETHERNET in load(name).links])
+def test_every_board_on_ethernet_sends_them_too(name: str, emulate: Callable[..., Emulator]) -> None:
+    board = load(name, link=ETHERNET)
+    emulated = emulate(board)
+    emulated.place(placed.encode(data().samples(), data().labels))
+    image = build(board, DIGITS)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        emulated.flash(image, IDENTITY, network=Network(HOST, listener.getsockname()[1]))
+        line = Line(lambda: listener.accept()[0], emulated.check)
+        try:
+            assert updates_of(line) == expected()
+        finally:
+            line.close()
+    assert image.stack is not None
+    assert emulated.stack_used() <= image.stack.bytes, "with lwIP in the image, too"
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kilofed.boards import Board, Image, build, catalogue, fit, load, names, predict
-from kilofed.boards.build import TOOLS, link
+from kilofed.boards import Board, Image, build, catalogue, fit, load, predict
+from kilofed.boards.build import TOOLS
+from kilofed.boards.build import link as link_image
+from kilofed.boards.share import Share, of_library
 from kilofed.errors import BuildError, FitError, ToolMissingError
 from kilofed_tools.adapt import adapt
 from kilofed_tools.errors import ModelError
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "models" / "digits" / "digits.tflite"
 FOREIGN = ROOT / "tests" / "data" / "foreign" / "plain.tflite"
 OPERATORS = ROOT / "firmware" / "src" / "nn" / "ops.def"
+IMAGES = [(board.name, way) for board in catalogue.all() for way in board.links]
 MEMORY = (".vectors", ".header", ".text", ".data", ".bss", ".pool", ".model")
 
 missing = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -47,10 +50,12 @@ def sections(linker_map: str) -> dict[str, tuple[int, int, int]]:
     return {name: found[name] for name in MEMORY if name in found}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(("name", "link"), IMAGES)
 @pytest.mark.parametrize("model", ["digits", "foreign"])
-def test_a_prediction_equals_the_linker_map(name: str, model: str, models: dict[str, Path]) -> None:
-    board = load(name)
+def test_a_prediction_equals_the_linker_map(
+    name: str, link: str, model: str, models: dict[str, Path]
+) -> None:
+    board = load(name, link=link)
     data = models[model].read_bytes()
     predicted = predict(board, data)
     image = build(board, models[model])
@@ -83,9 +88,9 @@ def test_an_image_computes_what_its_model_uses(every: bool) -> None:
     assert predict(board, DIGITS.read_bytes(), all_operators=every).flash_bytes == image.flash_bytes
 
 
-@pytest.mark.parametrize("name", names())
-def test_an_image_has_no_floating_point_no_heap_and_a_known_stack(name: str) -> None:
-    board = load(name)
+@pytest.mark.parametrize(("name", "link"), IMAGES)
+def test_an_image_has_no_floating_point_no_heap_and_a_known_stack(name: str, link: str) -> None:
+    board = load(name, link=link)
     image = build(board, DIGITS)
     symbols = subprocess.run(
         ["arm-none-eabi-nm", image.elf], check=True, capture_output=True, text=True
@@ -104,6 +109,19 @@ def test_the_small_board_keeps_two_kilobytes_free() -> None:
     taken = predict(board, DIGITS.read_bytes())
     assert board.ram.size - taken.ram_bytes >= 2048
     assert taken.ram_limit == board.ram.size - 2048
+
+
+def test_what_is_lwips_is_told() -> None:
+    image = build(load("mps2-an386", link="ethernet"), DIGITS)
+    lwip, core = of_library(image, "lwip"), of_library(image, "kilofed")
+    without = build("mps2-an386", DIGITS)
+    assert of_library(without, "lwip") == Share(0, 0)
+    assert 0 < core.flash - of_library(without, "kilofed").flash < 200, "the reader of the network block"
+    # The rest is the driver, the pipe, and what is aligned; the pipe's ring is in place of the UART's.
+    assert lwip.flash < image.flash_bytes - without.flash_bytes < lwip.flash + 4096
+    assert lwip.ram < image.ram_bytes - without.ram_bytes < lwip.ram + 512
+    assert lwip.flash < 22_000
+    assert lwip.ram < 10_000
 
 
 def test_the_same_model_is_not_built_twice() -> None:
@@ -164,7 +182,7 @@ def test_a_model_too_big_is_refused_before_it_is_linked(tmp_path: Path) -> None:
 def test_the_linker_refuses_what_python_did_not(tmp_path: Path) -> None:
     """Built by hand with a pool that leaves no stack: the linker script says no."""
     with pytest.raises(BuildError, match="does not build") as error:
-        link(load("microbit"), DIGITS.read_bytes(), pool_bytes=15000)
+        link_image(load("microbit"), DIGITS.read_bytes(), pool_bytes=15000)
     assert "leave less than the board's stack_bytes" in error.value.log
 
 

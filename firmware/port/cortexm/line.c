@@ -4,10 +4,10 @@
 #include "chip.h"
 #include "cpu.h"
 
-_Static_assert((KF_BOARD_RX_RING & (KF_BOARD_RX_RING - 1u)) == 0, "rx_ring of the board's data file must be a power of two");
+_Static_assert((KF_BOARD_LINE_RING & (KF_BOARD_LINE_RING - 1u)) == 0, "rx_ring of the board's data file must be a power of two");
 _Static_assert((KF_BOARD_TX_RING & (KF_BOARD_TX_RING - 1u)) == 0, "tx_ring of the board's data file must be a power of two");
 
-static uint8_t rx_bytes[KF_BOARD_RX_RING];
+static uint8_t rx_bytes[KF_BOARD_LINE_RING];
 static uint8_t tx_bytes[KF_BOARD_TX_RING];
 static volatile uint32_t rx_in, rx_out; /* written by the handler, by the loop */
 static volatile uint32_t tx_in, tx_out; /* written by the loop, by the handler */
@@ -18,7 +18,7 @@ size_t kf_line_read(uint8_t *out, size_t size) {
     uint32_t position = rx_out;
 
     while (taken < size && position != rx_in) {
-        out[taken++] = rx_bytes[position++ & (KF_BOARD_RX_RING - 1u)];
+        out[taken++] = rx_bytes[position++ & (KF_BOARD_LINE_RING - 1u)];
     }
     if (taken > 0) {
         uint32_t mask = kf_cpu_mask();
@@ -51,13 +51,13 @@ int kf_line_pending(void) {
 }
 
 int kf_line_rx_room(void) {
-    return rx_in - rx_out < KF_BOARD_RX_RING;
+    return rx_in - rx_out < KF_BOARD_LINE_RING;
 }
 
 void kf_line_rx_put(uint8_t byte) {
     uint32_t position = rx_in;
 
-    rx_bytes[position & (KF_BOARD_RX_RING - 1u)] = byte;
+    rx_bytes[position & (KF_BOARD_LINE_RING - 1u)] = byte;
     rx_in = position + 1u;
 }
 

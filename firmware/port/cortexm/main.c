@@ -10,6 +10,7 @@
 #include "kilofed/device.h"
 #include "kilofed/settings.h"
 #include "line.h"
+#include "pipe.h"
 
 /* Multiply-accumulates between two looks at the line: about 20 ms on a Cortex-M0 at 16 MHz (some 30 instructions
  * each), in which 115200 baud bring 230 bytes: less than any board's receive ring. */
@@ -20,7 +21,7 @@
 
 static size_t port_write(void *context, const uint8_t *bytes, size_t size) {
     (void)context;
-    return kf_line_write(bytes, size);
+    return kf_pipe_write(bytes, size);
 }
 
 static uint32_t port_millis(void *context) {
@@ -37,13 +38,13 @@ static kf_identity_t identity;
 static kf_device_config_t config;
 static kf_device_t device;
 
-/* Sleep until the line wants the loop or `ms` have passed, to within a tick. */
+/* Sleep until the pipe wants the loop or `ms` have passed, to within a tick. */
 static void sleep_for(uint32_t ms) {
     const uint32_t from = kf_chip_millis();
 
     while (kf_chip_millis() - from < ms) {
         const uint32_t mask = kf_cpu_mask();
-        const int pending = kf_line_pending();
+        const int pending = kf_pipe_pending();
 
         if (!pending) {
             kf_cpu_sleep();
@@ -89,6 +90,8 @@ static void say_forever(const char *text) {
 void kf_main(void) {
     uint8_t bytes[32];
     size_t size, taken;
+    uint32_t work_ms, pipe_ms;
+    const char *trouble;
 
     (void)kf_cpu_mask();
     kf_chip_start();
@@ -100,6 +103,10 @@ void kf_main(void) {
     }
     if (kf_header.model_start == kf_header.model_end) {
         say_forever("no model in this image: build one with `kilofed build --model MODEL.tflite`\r\n");
+    }
+    trouble = kf_pipe_start(&identity);
+    if (trouble != NULL) {
+        say_forever(trouble);
     }
     config.model = kf_header.model_start;
     config.model_bytes = (uint32_t)(kf_header.model_end - kf_header.model_start);
@@ -126,12 +133,14 @@ void kf_main(void) {
     for (;;) {
         /* At most a ring's worth, so that a busy line cannot keep the device from its work. */
         for (size = 0; size < KF_BOARD_RX_RING; size += taken) {
-            taken = kf_line_read(bytes, sizeof bytes);
+            taken = kf_pipe_read(bytes, sizeof bytes);
             if (taken == 0) {
                 break;
             }
             (void)kf_receive(&device, bytes, taken);
         }
-        sleep_for(kf_poll(&device, SLICE_MACS));
+        work_ms = kf_poll(&device, SLICE_MACS);
+        pipe_ms = kf_pipe_poll();
+        sleep_for(work_ms < pipe_ms ? work_ms : pipe_ms);
     }
 }

@@ -38,11 +38,18 @@ _Static_assert(KF_BOARD_CLOCK_HZ / 1000u * TICK_MS - 1u < (1u << 24), "clock_hz 
 static volatile uint32_t now_ms;
 
 void kf_tick_irq(void);
+void kf_ether_irq(void); /* port/lan9118, in images that reach their host over Ethernet */
 static void rx_irq(void);
 static void tx_irq(void);
 
 /* Up to the last one used: nothing else is enabled. */
-KF_CHIP_VECTORS static const kf_vector_t vectors[] = {[IRQ_RX].handler = rx_irq, [IRQ_TX].handler = tx_irq};
+KF_CHIP_VECTORS static const kf_vector_t vectors[] = {
+    [IRQ_RX].handler = rx_irq,
+    [IRQ_TX].handler = tx_irq,
+#if KF_BOARD_ETHERNET_ADDRESS
+    [KF_BOARD_ETHERNET_IRQ].handler = kf_ether_irq,
+#endif
+};
 
 void kf_tick_irq(void) {
     now_ms += TICK_MS;

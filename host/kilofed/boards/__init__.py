@@ -5,9 +5,10 @@
     fit         `predict(board, model)`: what a model takes of a board, before it is built
     flash       `flash(board, image, identity, target)`;  flash_methods: the ways to do it
     emulator    class Emulator: a board played by QEMU
-    settings    class Identity and the page it is written to;  placed: samples placed in a board's memory
+    settings    class Identity and the page it is written to;  network: where the host is, for Ethernet
+    placed      samples placed in a board's memory
 
-Nothing here knows what a round is: a board is started, flashed, and then is a serial port.
+Nothing here knows what a round is: a board is started, flashed, and then is a serial port, or calls its host.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from kilofed.boards.emulator import Emulator
 from kilofed.boards.fit import Fit, predict
 from kilofed.boards.flash import flash
 from kilofed.boards.image import Image
+from kilofed.boards.network import Network
 from kilofed.boards.settings import Identity
 from kilofed.boards.stack import Stack
 
@@ -29,6 +31,7 @@ __all__ = [
     "Fit",
     "Identity",
     "Image",
+    "Network",
     "Region",
     "Stack",
     "build",

@@ -1,7 +1,8 @@
 """Build a board's firmware: drive CMake and Ninja, and read what came out.
 
-One folder a board, `build/firmware/<board>`, compiled once for all models: a model is only linked in, last
-in flash, with the operators it uses. So building for another model takes a fraction of a second.
+One folder a board and link, `build/firmware/<board>` or `build/firmware/<board>-ethernet`, compiled once for
+all models: a model is only linked in, last in flash, with the operators it uses. So building for another
+model takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ MODEL = "model.tflite"
 OPS = "ops.def"
 """The operators of the image, in the build folder: those lines of the firmware's table that it needs."""
 
-LINKED = ("kilofed", "monocypher", "port", "zcbor")
-"""CMake's targets that an image consists of."""
+LINKED = ("kilofed", "lwip", "monocypher", "port", "zcbor")
+"""CMake's targets that an image consists of; lwip is one only where the link is Ethernet."""
 
 _ERROR = re.compile(r"error:|Error:|undefined reference|will not fit|overflowed|CMake Error")
 
@@ -56,8 +57,9 @@ def build(
     """Build the firmware of `board` with the .tflite `model` inside, or the bare image when None.
 
     all_operators: link every operator there is, instead of those that the model uses. The bare image has all.
-    out_dir: where to build; by default `build/firmware/<board>` of the checkout. The image's ELF file and
-    its linker map (`.elf.map`) stay in its `images/`, under a name made of the model's hash.
+    out_dir: where to build; by default `build/firmware/<board>` of the checkout (with `-ethernet` behind it
+    for a board of that link). The image's ELF file and its linker map (`.elf.map`) stay in its `images/`,
+    under a name made of the model's hash.
 
     Raises FitError before anything is linked when the model does not fit; ToolMissingError; BuildError;
     ModelError for a file that is no device model or cannot be read.
@@ -95,7 +97,7 @@ def link(
     works them out. Raises ToolMissingError and BuildError.
     """
     source = _sources(board)
-    folder = out_dir or source.parent / "build" / "firmware" / board.name
+    folder = out_dir or source.parent / "build" / "firmware" / board.variant
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
             raise ToolMissingError(
@@ -116,7 +118,7 @@ def link(
             target, name = "image", f"{hashlib.blake2b(model, digest_size=8).hexdigest()}-{pool_bytes}{part}"
             replace_file(folder / MODEL, model)
         _configure(board, source, folder, pool_bytes if model is not None else None, say)
-        say(f"{'compiling' if model is None else 'linking a model into'} the firmware of {board.name}")
+        say(f"{'compiling' if model is None else 'linking a model into'} the firmware of {board.variant}")
         _run(board, ["cmake", "--build", str(folder), "--target", target], source)
         elf = folder / "images" / f"{name}.elf"
         elf.parent.mkdir(exist_ok=True)
@@ -157,8 +159,12 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def _configure(board: Board, source: Path, folder: Path, pool_bytes: int | None, say: Progress) -> None:
     """Run CMake's first step when its arguments are not the last time's. pool_bytes None: any will do."""
-    ops = f"-DKF_OPS={folder.resolve() / OPS}"
-    arguments = [f"-DKF_BOARD={board.name}", ops, f"-DPython3_EXECUTABLE={sys.executable}"]
+    arguments = [
+        f"-DKF_BOARD={board.name}",
+        f"-DKF_LINK={board.link}",
+        f"-DKF_OPS={folder.resolve() / OPS}",
+        f"-DPython3_EXECUTABLE={sys.executable}",
+    ]
     with_model = [f"-DKF_MODEL={folder.resolve() / MODEL}", f"-DKF_POOL_BYTES={pool_bytes}"]
     wanted = [str(source), *arguments, *(with_model if pool_bytes is not None else ())]
     stamp = folder / "configured-with.json"
@@ -167,7 +173,7 @@ def _configure(board: Board, source: Path, folder: Path, pool_bytes: int | None,
         if (before[: len(wanted)] if pool_bytes is None else before) == wanted:
             return
     stamp.unlink(missing_ok=True)
-    say(f"configuring the firmware of {board.name}")
+    say(f"configuring the firmware of {board.variant}")
     toolchain = source / "cmake" / "arm-none-eabi.cmake"
     command = ["cmake", "-G", "Ninja", "-S", str(source), "-B", str(folder)]
     _run(board, [*command, f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", *wanted[1:]], source)
@@ -180,7 +186,7 @@ def _run(board: Board, command: list[str], cwd: Path) -> None:
         log = (done.stdout + done.stderr).strip()
         last = "\n".join(log.splitlines()[-30:])
         raise BuildError(
-            f"the firmware of {board.name} does not build: {first_error(log)}",
+            f"the firmware of {board.variant} does not build: {first_error(log)}",
             f"read the whole of it: {' '.join(command)}",
             board=board.name,
             log=last,

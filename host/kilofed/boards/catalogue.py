@@ -10,11 +10,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kilofed.boards import network
 from kilofed.errors import CatalogueError
+
+SERIAL = "serial"
+ETHERNET = "ethernet"
+LINKS = (SERIAL, ETHERNET)
+"""How a board may reach its host."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,22}")
 
@@ -45,6 +51,15 @@ class FlashMethod:
 
 
 @dataclass(frozen=True)
+class Ethernet:
+    """A board's Ethernet controller: the folder of its driver under firmware/port, its address, its IRQ."""
+
+    controller: str
+    address: int
+    irq: int
+
+
+@dataclass(frozen=True)
 class Board:
     """One board. Sizes in bytes, addresses as the core sees them.
 
@@ -52,8 +67,9 @@ class Board:
     for the stack at the end of RAM. reserve_bytes: of RAM that no model may use. rx_ring: receive buffer,
     and so the link's window. ring_slots: samples kept; max_batch: of a training order. exact_updates:
     whether the memory block has room for an int32 update. samples: where private samples are placed. qemu:
-    QEMU's machine, "" when it has none. verified: how far this data file was tried. why: the reason of each
-    entry, by its name in the file.
+    QEMU's machine, "" when it has none. ethernet: its controller, None when it has none. verified: how far
+    this data file was tried. why: the reason of each entry, by its name in the file. link: how an image for
+    it reaches the host, "serial" or "ethernet".
     """
 
     name: str
@@ -80,8 +96,25 @@ class Board:
     samples: Region
     flash_method: FlashMethod
     qemu: str
+    ethernet: Ethernet | None
     verified: str
     why: Mapping[str, str] = field(repr=False, compare=False)
+    link: str = SERIAL
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The links that images for it can be built with."""
+        return LINKS if self.ethernet is not None else (SERIAL,)
+
+    @property
+    def variant(self) -> str:
+        """The board's name, with the link when that is not serial: for folders, and for people."""
+        return self.name if self.link == SERIAL else f"{self.name}-{self.link}"
+
+    @property
+    def network_address(self) -> int:
+        """Where the network block lies."""
+        return self.settings_address + network.OFFSET
 
     @property
     def image_region(self) -> Region:
@@ -123,12 +156,23 @@ def names() -> list[str]:
     return sorted(path.stem for path in boards_dir().glob("*.json"))
 
 
-def load(name: str) -> Board:
-    """The board called `name`. Raises CatalogueError: no such board, or a data file that cannot be right."""
+def load(name: str, *, link: str = SERIAL) -> Board:
+    """The board called `name`, to reach its host over `link`, one of LINKS.
+
+    Raises CatalogueError: no such board, no such link on it, or a data file that cannot be right.
+    """
     known = names()
     if name not in known:
         raise CatalogueError(f"there is no board {name!r}", f"choose one of {', '.join(known)}", board=name)
-    return read(boards_dir() / f"{name}.json")
+    board = read(boards_dir() / f"{name}.json")
+    if link not in board.links:
+        able = [board.name for board in all() if link in board.links]
+        raise CatalogueError(
+            f"{name} has no link {link!r}",
+            f"use {' or '.join(board.links)}" + (f", or one of {', '.join(able)}" if able else ""),
+            board=name,
+        )
+    return replace(board, link=link)
 
 
 def all() -> list[Board]:
@@ -161,6 +205,11 @@ def _board(entries: dict[str, Any]) -> Board:
         return result
 
     method = entries["flash_method"]
+    ethernet = None
+    if "ethernet" in entries:
+        ethernet = Ethernet(
+            entries["ethernet"]["controller"], number("ethernet", "address"), number("ethernet", "irq")
+        )
     return Board(
         name=entries["name"],
         title=entries["title"],
@@ -188,6 +237,7 @@ def _board(entries: dict[str, Any]) -> Board:
             method["name"], {k: v for k, v in method.items() if k not in ("name", "why")}
         ),
         qemu=entries["emulator"]["qemu"] if "emulator" in entries else "",
+        ethernet=ethernet,
         verified=entries["verified"],
         why={name: entry["why"] for name, entry in entries.items() if isinstance(entry, dict)},
     )
@@ -221,6 +271,14 @@ def _check(board: Board, stem: str) -> None:
         ),
         (1 <= board.max_batch <= 256, "max_batch must lie in 1 .. 256"),
         (board.flash.holds(board.settings_address, SETTINGS_BYTES), "settings_address lies outside flash"),
+        (
+            board.ethernet is None
+            or (
+                board.flash.holds(board.network_address, network.NETWORK_BYTES)
+                and not board.samples.holds(board.network_address)
+            ),
+            f"the network block, {network.OFFSET} bytes behind settings_address, is not in flash of its own",
+        ),
         (board.image_region.size > 0, "settings or samples leave no flash for an image"),
         (
             not board.samples.holds(board.settings_address)

@@ -6,9 +6,13 @@
         serial.serial_for_url(emulated.url)    a host talks to it
         emulated.kill(); emulated.restart()    a power cut: flash is what it was, RAM is not
 
-The folder holds `image.bin` and `settings.bin` (what its flash holds, copied out of the running board after
-it was flashed, by whoever), `samples.bin` (placed into its memory at every start, never over the line) and
-`qemu.log`.
+The folder holds `image.bin`, `settings.bin` and, on Ethernet, `network.bin` (what its flash holds, copied out
+of the running board after it was flashed, by whoever), `samples.bin` (placed into its memory at every start,
+never over the line) and `qemu.log`.
+
+A board whose link is Ethernet is alone in a network that QEMU plays: it gets an address by DHCP, and this
+machine, whose programs may listen on 127.0.0.1, is `HOST` there. Its serial port then shows what it says to
+people.
 
 The addresses of the serial port and of the GDB server stay the same through kills and restarts: this
 process listens there and hands the listening sockets to each QEMU in turn. A host that connects while the
@@ -27,16 +31,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 
 from kilofed.boards import image as images
 from kilofed.boards import placed
-from kilofed.boards.catalogue import Board
+from kilofed.boards.catalogue import ETHERNET, Board
 from kilofed.boards.elf import Segment
 from kilofed.boards.flash import check_image, flash, program
 from kilofed.boards.flash_methods import Progress
 from kilofed.boards.image import Image
+from kilofed.boards.network import NETWORK_BYTES, Network
 from kilofed.boards.qmp import Qmp
 from kilofed.boards.settings import SETTINGS_BYTES, Identity
 from kilofed.errors import EmulatorError, ToolMissingError
@@ -49,6 +55,11 @@ LOG_LINES = 50
 """Of what QEMU printed, kept in an error: a crash prints every register."""
 PAINT = b"\xc5" * 4
 """What startup.c writes into the stack before it is used."""
+
+HOST = IPv4Address("10.0.2.2")
+"""This machine, as an emulated board on Ethernet sees it: QEMU's user network."""
+NET = "net"
+"""QEMU's name of that network."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -189,6 +200,16 @@ class Emulator:
                 log="\n".join(text.splitlines()[-LOG_LINES:]),
             )
 
+    def cable(self, *, plugged: bool) -> None:
+        """Pull the cable of a running board on Ethernet, or put it in again. Raises EmulatorError."""
+        if self._qmp is None or self.board.link != ETHERNET:
+            raise EmulatorError(
+                f"the {self.board.name} in {self.folder} has no cable now",
+                "start a board whose link is ethernet",
+                board=self.board.name,
+            )
+        self._qmp.execute("set_link", name=NET, up=plugged)
+
     # ---- flash and memory ----------------------------------------------------------------------------
 
     def place(self, samples: bytes) -> None:
@@ -199,7 +220,14 @@ class Emulator:
         placed.check(self.board, samples)
         _write(self.folder / "samples.bin", samples)
 
-    def flash(self, image: Image, identity: Identity, *, progress: Progress | None = None) -> None:
+    def flash(
+        self,
+        image: Image,
+        identity: Identity,
+        *,
+        network: Network | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         """Flash the board over its GDB server, keep what was flashed in the folder, and let it run.
 
         A board that is off is started for it. Raises what kilofed.boards.flash.flash raises.
@@ -207,7 +235,7 @@ class Emulator:
         check_image(self.board, image)
         if not self.running:
             self.start(blank=True)
-        flash(self.board, image, identity, self.gdb, progress=progress)
+        flash(self.board, image, identity, self.gdb, network=network, progress=progress)
         self.save()
 
     def save(self) -> None:
@@ -221,6 +249,8 @@ class Emulator:
         origin = self.board.flash.origin
         image = self.read(origin, header.model_end - origin)
         _write(self.folder / "settings.bin", self.read(self.board.settings_address, SETTINGS_BYTES))
+        if self.board.link == ETHERNET:
+            _write(self.folder / "network.bin", self.read(self.board.network_address, NETWORK_BYTES))
         _write(self.folder / "image.bin", image)
 
     def watch(self) -> bool:
@@ -272,6 +302,9 @@ class Emulator:
             command += ["-chardev", f"socket,id={name},fd={descriptor},server=on,wait=off,nodelay=on"]
         command += ["-chardev", f"socket,id=qmp,fd={qmp}"]
         command += ["-serial", "chardev:serial", "-gdb", "chardev:gdb", "-mon", "chardev=qmp,mode=control"]
+        if self.board.link == ETHERNET:
+            assert self.board.ethernet is not None  # kilofed.boards.catalogue.load checks it
+            command += ["-nic", f"user,id={NET},model={self.board.ethernet.controller}"]
         samples = self.folder / "samples.bin"
         if samples.is_file():
             address = self.board.samples.origin
@@ -284,9 +317,13 @@ class Emulator:
         Not by QEMU's loader: it would write the old image again at the reset that ends a later flashing.
         """
         segments = [Segment(self.board.flash.origin, (self.folder / "image.bin").read_bytes())]
-        page = self.folder / "settings.bin"
-        if page.is_file():
-            segments.append(Segment(self.board.settings_address, page.read_bytes()))
+        for name, address in (
+            ("settings.bin", self.board.settings_address),
+            ("network.bin", self.board.network_address),
+        ):
+            page = self.folder / name
+            if page.is_file():
+                segments.append(Segment(address, page.read_bytes()))
         try:
             program(self.board, segments, self.gdb)
         except Exception:

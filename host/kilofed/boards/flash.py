@@ -6,27 +6,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kilofed.boards import network as networks
 from kilofed.boards import settings
-from kilofed.boards.catalogue import Board
+from kilofed.boards.catalogue import SERIAL, Board
 from kilofed.boards.elf import Segment
 from kilofed.boards.flash_methods import METHODS, FlashMethod, Progress
 from kilofed.boards.image import Image, check_board
+from kilofed.boards.network import Network
 from kilofed.boards.settings import Identity
 from kilofed.errors import FitError, FlashError
 
 
 def flash(
-    board: Board, image: Image, identity: Identity, target: str, *, progress: Progress | None = None
+    board: Board,
+    image: Image,
+    identity: Identity,
+    target: str,
+    *,
+    network: Network | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Write `image` and the settings page of `identity` to the board at `target`, verify both, and start it.
 
-    target: what the board's flash method calls an address: HOST:PORT of a GDB server for "gdb". Returns the
-    bytes written. Raises FlashError: an image of another board, a connected core that is not this board's,
-    nobody there, a failed write or verification; FitError: the image exceeds the board's flash or RAM.
+    target: what the board's flash method calls an address: HOST:PORT of a GDB server for "gdb". network:
+    where its host is, for a board whose link is Ethernet, which cannot do without. Returns the bytes written.
+    Raises FlashError: an image of another board, a connected core that is not this board's, nobody there, a
+    failed write or verification; FitError: the image exceeds the board's flash or RAM.
     """
     check_image(board, image)
-    page = Segment(board.settings_address, settings.encode(identity))
-    return program(board, [*image.segments, page], target, progress=progress)
+    return program(board, [*image.segments, *pages(board, identity, network)], target, progress=progress)
+
+
+def pages(board: Board, identity: Identity, network: Network | None) -> list[Segment]:
+    """What is written beside the image: the settings page, and the network block of a board on Ethernet.
+
+    Raises FlashError when there is no network for a board that needs one, or one for a board that has none.
+    """
+    if (network is None) != (board.link == SERIAL):
+        raise FlashError(
+            f"a {board.name} on {board.link} "
+            + ("must be told where its host is" if network is None else "has no use for a host's address"),
+            "give the host's address with the link ethernet, and only with that",
+            board=board.name,
+        )
+    found = [Segment(board.settings_address, settings.encode(identity))]
+    if network is not None:
+        found.append(Segment(board.network_address, networks.encode(network)))
+    return found
 
 
 def check_target(board: Board, target: str) -> None:

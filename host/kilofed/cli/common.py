@@ -67,6 +67,17 @@ def _board_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     return [name for name in catalogue.names() if name.startswith(incomplete)]
 
 
+def link_option(text: str) -> Callable[[F], F]:
+    """--link, how a board reaches its host, as `link`."""
+    return click.option(
+        "--link",
+        type=click.Choice(["serial", "ethernet"]),  # kilofed.boards.catalogue.LINKS, slow to load
+        default="serial",
+        show_default=True,
+        help=text,
+    )
+
+
 def name_option(text: str, *, required: bool = False) -> Callable[[F], F]:
     """--name, a device's."""
     return click.option("--name", required=required, default=None, help=f"{text} {NAME_RULE}.")

@@ -16,6 +16,7 @@ from kilofed.cli.common import (
     common_options,
     data_option,
     json_option,
+    link_option,
     model_option,
     print_json,
     print_table,
@@ -29,6 +30,7 @@ WATCH_SECONDS = 0.2
 
 @click.command("emulate")
 @board_option("Which board, a name of `kilofed boards`.", required=True)
+@link_option("How they reach their host; on Ethernet this machine is 10.0.2.2 to them.")
 @click.option("--count", type=click.IntRange(1, 64), default=1, show_default=True, help="How many.")
 @click.option(
     "--folder",
@@ -45,24 +47,26 @@ WATCH_SECONDS = 0.2
 @json_option
 @common_options
 def command(
-    board_name: str, count: int, folder: Path, blank: bool, data: Path | None, samples: int | None, seed: int,
-    model: Path | None, as_json: bool,
+    board_name: str, link: str, count: int, folder: Path, blank: bool, data: Path | None,
+    samples: int | None, seed: int, model: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Start emulated boards and print their ports, until Ctrl-C.
 
     A board without firmware waits to be flashed at its GDB server; a flashed one runs and speaks on its
-    serial port. Samples are placed into the boards' memory, as a sensor would have left them there.
+    serial port, or connects to its host where its link is Ethernet. Samples are placed into the boards'
+    memory, as a sensor would have left them there.
 
     \b
     Example:
       kilofed emulate --board mps2-an386 --count 2
+      kilofed emulate --board mps2-an386 --link ethernet
     """
     from kilofed.boards import Emulator, load
     from kilofed.boards.placed import encode
     from kilofed.experiment import make_places
     from kilofed.samples import digits_model_path, digits_pool, load_samples
 
-    board = load(board_name)
+    board = load(board_name, link=link)
     pool = digits_pool() if data is None else load_samples(data, read_file(model or digits_model_path()))
     places = make_places(pool, [board.name] * count, samples=samples, seed=seed)
     # An orderly end by SIGTERM too: boards are stopped, and their flash is kept.

@@ -12,12 +12,14 @@ from kilofed.cli.common import (
     common_options,
     fleet_option,
     json_option,
+    link_option,
     model_option,
     name_option,
     print_json,
     read_file,
     replace_option,
 )
+from kilofed.cli.usage import WrongUsage
 
 
 @click.command("flash")
@@ -27,6 +29,15 @@ from kilofed.cli.common import (
     required=True,
     help="Where it is: HOST:PORT of its GDB server, as `kilofed emulate` prints it.",
 )
+@link_option("How it is to reach its host.")
+@click.option(
+    "--host",
+    metavar="IPV4:PORT",
+    default=None,
+    help="Where its host listens, for --link ethernet; 10.0.2.2 is this machine to an emulated board.",
+)
+@click.option("--address", metavar="IPV4/BITS", default=None, help="The board's own.  [default: by DHCP]")
+@click.option("--gateway", metavar="IPV4", default=None, help="Between its network and the host's.")
 @name_option("What to call the device.", required=True)
 @replace_option
 @click.option(
@@ -37,8 +48,8 @@ from kilofed.cli.common import (
 @json_option
 @common_options
 def command(
-    board_name: str, target: str, name: str, replace: bool, insecure: bool, model: Path | None,
-    fleet_path: Path | None, as_json: bool,
+    board_name: str, target: str, link: str, host: str | None, address: str | None, gateway: str | None,
+    name: str, replace: bool, insecure: bool, model: Path | None, fleet_path: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Load firmware, model and identity into a board and register it.
 
@@ -49,15 +60,25 @@ def command(
     \b
     Example:
       kilofed flash --board microbit --target 127.0.0.1:43211 --name kitchen
+      kilofed flash --board mps2-an386 --target 127.0.0.1:43211 --name a --link ethernet --host 10.0.2.2:7300
     """
     from kilofed.boards import Identity, build, flash, load
     from kilofed.boards.fit import pool_bytes
     from kilofed.boards.flash import check_target
+    from kilofed.boards.network import parse
     from kilofed.errors import FleetError
     from kilofed.fleet import NO_KEY, Fleet, default_path, new_identity
     from kilofed.samples import digits_model_path
 
-    board = load(board_name)
+    if (host is None) != (link == "serial"):
+        raise WrongUsage(
+            "a board on Ethernet must be told where its host listens, and no other is",
+            "give --link ethernet and --host together",
+        )
+    if host is None and (address, gateway) != (None, None):
+        raise WrongUsage("--address and --gateway are of a board on Ethernet", "give --link ethernet too")
+    board = load(board_name, link=link)
+    network = None if host is None else parse(host, address=address, gateway=gateway)
     device = new_identity(name, board.name)
     if insecure:
         device = dataclasses.replace(device, key=NO_KEY)
@@ -77,7 +98,7 @@ def command(
         pool_bytes(board, read_file(path))  # a bad file is said first, then a bad target, then it takes time
         check_target(board, target)
         image = build(board, path, progress=lambda text: click.echo(text, err=True))
-        written = flash(board, image, Identity(device.id, device.key, device.name), target)
+        written = flash(board, image, Identity(device.id, device.key, device.name), target, network=network)
         fleet.add(device, replace=replace)
     if as_json:
         print_json({"id": device.hex, "name": device.name, "board": board.name, "bytes": written})

@@ -15,6 +15,7 @@ from kilofed.cli.common import (
     data_option,
     fleet_option,
     json_option,
+    link_option,
     model_option,
     print_json,
     read_file,
@@ -77,6 +78,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--emulate", type=click.IntRange(0, 64), default=0, help="Start so many emulated boards.")
 @board_option("Which board to emulate.", default="mps2-an386", show_default=True)
+@link_option("How emulated boards reach this host.")
 @click.option(
     "--native",
     type=click.IntRange(0, 500),
@@ -115,8 +117,9 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 @common_options
 def command(
     model: Path | None, ports: tuple[str, ...], listen: tuple[str, int] | None, expect: int | None,
-    emulate: int, board_name: str, native: int, data: Path | None, test: Path | None, samples: int | None,
-    alpha: float, anybody: bool, insecure: bool, out: Path, fleet_path: Path | None, as_json: bool,
+    emulate: int, board_name: str, link: str, native: int, data: Path | None, test: Path | None,
+    samples: int | None, alpha: float, anybody: bool, insecure: bool, out: Path, fleet_path: Path | None,
+    as_json: bool,
     **settings: Any,
 ) -> None:  # fmt: skip
     """Run a federation over the devices given.
@@ -130,6 +133,7 @@ def command(
     Example:
       kilofed run --model digits.tflite --port /dev/ttyACM0 --port /dev/ttyACM1 --rounds 10
       kilofed run --emulate 4 --board mps2-an386 --out build/four
+      kilofed run --emulate 4 --board mps2-an386 --link ethernet --out build/four
       kilofed run --config run.toml --rounds 30
     """
     from kilofed.display import make_display, show_summary
@@ -150,7 +154,7 @@ def command(
     content = read_file(model_path)
     config = _config(content, settings)
     boards = [board_name] * emulate + ["posix"] * native
-    places, test_set = _laboratory(content, boards, data, samples, alpha, config.seed)
+    places, test_set = _laboratory(content, boards, link, data, samples, alpha, config.seed)
     if test is not None:
         test_set = load_samples(test, content)
     with make_display(json_lines=as_json) as display:
@@ -195,6 +199,7 @@ def _config(model: bytes, settings: dict[str, Any]) -> RunConfig:
 def _laboratory(
     model: bytes,
     boards: list[str],
+    link: str,
     data: Path | None,
     samples: int | None,
     alpha: float,
@@ -210,4 +215,4 @@ def _laboratory(
         pool, test = digits_pool(), digits_test()
     else:
         pool, test = split_test(load_samples(data, model), seed=seed)
-    return make_places(pool, boards, samples=samples, alpha=alpha, seed=seed), test
+    return make_places(pool, boards, samples=samples, alpha=alpha, seed=seed, link=link), test
