@@ -7,9 +7,9 @@
  *
  * and what follows from the filter alone is in the channel's bias already. All sums are modulo 2^32.
  *
- * Three patches by two filters are five loads for six products of vectors; with the sums in the even registers and the pointers in the odd
- * ones nothing is left over, so the loops are assembly. Two such loops make four filters, whose values lie side by side in
- * the output.
+ * Three patches by two filters are five loads for six products of vectors. VMLADAVA takes sums in even registers only: with those taken and
+ * the pointers in the others nothing is left over, so the loops are assembly. Two such loops make four filters, whose values lie
+ * side by side in the output. Loops under tail predication (DLSTP) neither read nor count what is behind the last value.
  */
 #include <stddef.h>
 
@@ -95,58 +95,99 @@ void kf_patch_fill(kf_patches_t *p, int32_t index, const int8_t *x, int32_t coun
 
 /* ---- filters ----------------------------------------------------------------------------------------------------- */
 
-/* Sums of three patches with the filters w and v. */
-typedef struct three {
-    int32_t a0, a1, b0, b1, c0, c1; /* patch, filter */
-} three_t;
+/* What a block of patches and filters goes over. */
+typedef struct block {
+    const int8_t *x; /* the first patch; the others are `terms` apart, as the filters are */
+    int32_t terms;
+    const int8_t *w; /* the first filter */
+} block_t;
+_Static_assert(offsetof(block_t, x) == 0 && offsetof(block_t, terms) == 4 && offsetof(block_t, w) == 8, "the assembly's offsets");
+_Static_assert(sizeof(kf_channel_t) == 12 && offsetof(kf_channel_t, bias) == 0, "the assembly's offsets");
 
-static inline three_t three_by_two(const int8_t *x, const int8_t *w, const int8_t *v, int32_t terms, int32_t bias0, int32_t bias1) {
-    three_t s = {bias0, bias1, bias0, bias1, bias0, bias1};
-    const int8_t *x1 = x + terms, *x2 = x1 + terms;
+/* Two filters after `skip`, of three patches or of two: their sums in r0, r2, and r4, r6, and r8, r10. */
+#define BEGIN(skip, bias0, bias1)                                                  \
+    "ldrd %[x0], lr, [%[block]]\n\t"                                               \
+    "ldr %[w], [%[block], #8]\n\t" skip "ldr r0, [%[channel], #" bias0 "]\n\t"     \
+    "ldr r2, [%[channel], #" bias1 "]\n\t"                                         \
+    "mov r4, r0\n\t"                                                               \
+    "mov r6, r2\n\t"                                                               \
+    "add %[x1], %[x0], lr\n\t"                                                     \
+    "add %[v], %[w], lr, lsl #1\n\t"
+#define TWO_PATCHES                                                                \
+    "vldrb.8 %q[q0], [%[w]], #16\n\t"                                              \
+    "vldrb.8 %q[q], [%[x0]], #16\n\t"                                              \
+    "vmladava.s8 r0, %q[q0], %q[q]\n\t"                                            \
+    "vldrb.8 %q[q1], [%[v]], #16\n\t"                                              \
+    "vmladava.s8 r2, %q[q1], %q[q]\n\t"                                            \
+    "vldrb.8 %q[q], [%[x1]], #16\n\t"                                              \
+    "vmladava.s8 r4, %q[q0], %q[q]\n\t"                                            \
+    "vmladava.s8 r6, %q[q1], %q[q]\n\t"
+#define THIRD_PATCH                                                                \
+    "vldrb.8 %q[q], [%[x2]], #16\n\t"                                              \
+    "vmladava.s8 r8, %q[q0], %q[q]\n\t"                                            \
+    "vmladava.s8 r10, %q[q1], %q[q]\n\t"
+#define THIRD_BEGIN                                                                \
+    "mov r8, r0\n\t"                                                               \
+    "mov r10, r2\n\t"                                                              \
+    "add %[x2], %[x1], lr\n\t"
+#define FIRST "", "0", "24"                        /* filters 0 and 2 */
+#define SECOND "add %[w], %[w], lr\n\t", "12", "36" /* filters 1 and 3 */
+#define BEGIN_OF(which) BEGIN(which)
+
+/* Sums of four filters: a lane each. */
+typedef struct patches3 {
+    int32x4_t a, b, c;
+} patches3_t;
+
+static inline patches3_t three_by_four(const block_t *block, const kf_channel_t *channel) {
+    patches3_t s;
+    const int8_t *x0, *x1, *x2, *w, *v;
     int8x16_t q, q0, q1;
-    register int32_t left __asm__("lr") = terms; /* in the place that it goes to: no other is free */
-    __asm__("dlstp.8 lr, %[n]\n"
-            "1:\n\t"
-            "vldrb.8 %q[q0], [%[w]], #16\n\t"
-            "vldrb.8 %q[q], [%[x0]], #16\n\t"
-            "vmladava.s8 %[a0], %q[q0], %q[q]\n\t"
-            "vldrb.8 %q[q1], [%[v]], #16\n\t"
-            "vmladava.s8 %[a1], %q[q1], %q[q]\n\t"
-            "vldrb.8 %q[q], [%[x1]], #16\n\t"
-            "vmladava.s8 %[b0], %q[q0], %q[q]\n\t"
-            "vmladava.s8 %[b1], %q[q1], %q[q]\n\t"
-            "vldrb.8 %q[q], [%[x2]], #16\n\t"
-            "vmladava.s8 %[c0], %q[q0], %q[q]\n\t"
-            "vmladava.s8 %[c1], %q[q1], %q[q]\n\t"
-            "letp lr, 1b"
-            : [x0] "+r"(x), [x1] "+r"(x1), [x2] "+r"(x2), [w] "+r"(w), [v] "+r"(v), [a0] "+Te"(s.a0), [a1] "+Te"(s.a1),
-              [b0] "+Te"(s.b0), [b1] "+Te"(s.b1), [c0] "+Te"(s.c0), [c1] "+Te"(s.c1), [q] "=&w"(q), [q0] "=&w"(q0), [q1] "=&w"(q1),
-              [n] "+r"(left)
-            :
-            : "memory");
+    __asm__(BEGIN_OF(FIRST) THIRD_BEGIN
+            "dlstp.8 lr, lr\n"
+            "1:\n\t" TWO_PATCHES THIRD_PATCH
+            "letp lr, 1b\n\t"
+            "vmov %q[a][2], %q[a][0], r0, r2\n\t"
+            "vmov %q[b][2], %q[b][0], r4, r6\n\t"
+            "vmov %q[c][2], %q[c][0], r8, r10\n\t"
+            BEGIN_OF(SECOND) THIRD_BEGIN
+            "dlstp.8 lr, lr\n"
+            "1:\n\t" TWO_PATCHES THIRD_PATCH
+            "letp lr, 1b\n\t"
+            "vmov %q[a][3], %q[a][1], r0, r2\n\t"
+            "vmov %q[b][3], %q[b][1], r4, r6\n\t"
+            "vmov %q[c][3], %q[c][1], r8, r10"
+            : [a] "=&w"(s.a), [b] "=&w"(s.b), [c] "=&w"(s.c), [q] "=&w"(q), [q0] "=&w"(q0), [q1] "=&w"(q1), [x0] "=&r"(x0),
+              [x1] "=&r"(x1), [x2] "=&r"(x2), [w] "=&r"(w), [v] "=&r"(v)
+            : [block] "r"(block), [channel] "r"(channel)
+            : "r0", "r2", "r4", "r6", "r8", "r10", "lr", "memory");
     return s;
 }
 
-/* The same of two patches. */
-static inline sums_t two_by_two(const int8_t *x, const int8_t *w, const int8_t *v, int32_t terms, int32_t bias0, int32_t bias1) {
-    sums_t s = {bias0, bias1, bias0, bias1};
-    const int8_t *x1 = x + terms;
+typedef struct patches2 {
+    int32x4_t a, b;
+} patches2_t;
+
+static inline patches2_t two_by_four(const block_t *block, const kf_channel_t *channel) {
+    patches2_t s;
+    const int8_t *x0, *x1, *w, *v;
     int8x16_t q, q0, q1;
-    __asm__("dlstp.8 lr, %[n]\n"
-            "1:\n\t"
-            "vldrb.8 %q[q0], [%[w]], #16\n\t"
-            "vldrb.8 %q[q], [%[x0]], #16\n\t"
-            "vmladava.s8 %[a0], %q[q0], %q[q]\n\t"
-            "vldrb.8 %q[q1], [%[v]], #16\n\t"
-            "vmladava.s8 %[a1], %q[q1], %q[q]\n\t"
-            "vldrb.8 %q[q], [%[x1]], #16\n\t"
-            "vmladava.s8 %[b0], %q[q0], %q[q]\n\t"
-            "vmladava.s8 %[b1], %q[q1], %q[q]\n\t"
-            "letp lr, 1b"
-            : [x0] "+r"(x), [x1] "+r"(x1), [w] "+r"(w), [v] "+r"(v), [a0] "+Te"(s.s0), [a1] "+Te"(s.s1), [b0] "+Te"(s.s2),
-              [b1] "+Te"(s.s3), [q] "=&w"(q), [q0] "=&w"(q0), [q1] "=&w"(q1)
-            : [n] "r"(terms)
-            : "lr", "memory");
+    __asm__(BEGIN_OF(FIRST)
+            "dlstp.8 lr, lr\n"
+            "1:\n\t" TWO_PATCHES
+            "letp lr, 1b\n\t"
+            "vmov %q[a][2], %q[a][0], r0, r2\n\t"
+            "vmov %q[b][2], %q[b][0], r4, r6\n\t"
+            BEGIN_OF(SECOND)
+            "dlstp.8 lr, lr\n"
+            "1:\n\t" TWO_PATCHES
+            "letp lr, 1b\n\t"
+            "vmov %q[a][3], %q[a][1], r0, r2\n\t"
+            "vmov %q[b][3], %q[b][1], r4, r6"
+            : [a] "=&w"(s.a), [b] "=&w"(s.b), [q] "=&w"(q), [q0] "=&w"(q0), [q1] "=&w"(q1), [x0] "=&r"(x0), [x1] "=&r"(x1),
+              [w] "=&r"(w), [v] "=&r"(v)
+            : [block] "r"(block), [channel] "r"(channel)
+            : "r0", "r2", "r4", "r6", "lr", "memory");
     return s;
 }
 
@@ -161,51 +202,38 @@ static inline four_channels_t channels_of(const kf_channel_t *channel) {
     return four;
 }
 
-/* Three patches with the filters that fill fours. A function for each number of patches, so that its values stay in registers. */
+/* Three patches with the filters that fill fours, narrow. A function for each number of patches, so that its values stay in registers. */
 static KF_NOINLINE void threes(const kf_filters_t *f, const int8_t *x, int32_t terms, int8_t *out, int32_t out_step) {
     const clamp_t clamp = clamp_of(&f->output);
-    const kf_channel_t *channel = f->channels;
-    const int8_t *w = f->w;
-    for (int32_t left = f->count >> 2; left > 0; left--, w += 3 * terms, channel += 4, out += 4) {
-        int32x4_t a = vuninitializedq_s32(), b = vuninitializedq_s32(), c = vuninitializedq_s32();
-        three_t s = three_by_two(x, w, w + 2 * terms, terms, channel[0].bias, channel[2].bias);
-        a = even_lanes(a, s.a0, s.a1);
-        b = even_lanes(b, s.b0, s.b1);
-        c = even_lanes(c, s.c0, s.c1);
-        w += terms;
-        s = three_by_two(x, w, w + 2 * terms, terms, channel[1].bias, channel[3].bias);
-        a = odd_lanes(a, s.a0, s.a1);
-        b = odd_lanes(b, s.b0, s.b1);
-        c = odd_lanes(c, s.c0, s.c1);
+    const kf_channel_t *channel = f->channels, *const end = channel + (f->count & ~3);
+    block_t block = {x, terms, f->w};
+    for (; channel != end; channel += 4, out += 4) {
+        const patches3_t s = three_by_four(&block, channel);
         const four_channels_t by = channels_of(channel);
         int8_t *to = out;
-        vstrbq_s32(to, values_of(&clamp, f->output.narrow, by.mult, by.right, a));
+        block.w += 4 * terms;
+        vstrbq_s32(to, values_of(&clamp, 1, by.mult, by.right, s.a));
         to += out_step;
-        vstrbq_s32(to, values_of(&clamp, f->output.narrow, by.mult, by.right, b));
+        vstrbq_s32(to, values_of(&clamp, 1, by.mult, by.right, s.b));
         to += out_step;
-        vstrbq_s32(to, values_of(&clamp, f->output.narrow, by.mult, by.right, c));
+        vstrbq_s32(to, values_of(&clamp, 1, by.mult, by.right, s.c));
     }
 }
 
 static KF_NOINLINE void twos(const kf_filters_t *f, const int8_t *x, int32_t terms, int8_t *out, int32_t out_step) {
     const clamp_t clamp = clamp_of(&f->output);
-    const kf_channel_t *channel = f->channels;
-    const int8_t *w = f->w;
-    for (int32_t left = f->count >> 2; left > 0; left--, w += 3 * terms, channel += 4, out += 4) {
-        int32x4_t a = vuninitializedq_s32(), b = vuninitializedq_s32();
-        sums_t s = two_by_two(x, w, w + 2 * terms, terms, channel[0].bias, channel[2].bias);
-        a = even_lanes(a, s.s0, s.s1);
-        b = even_lanes(b, s.s2, s.s3);
-        w += terms;
-        s = two_by_two(x, w, w + 2 * terms, terms, channel[1].bias, channel[3].bias);
-        a = odd_lanes(a, s.s0, s.s1);
-        b = odd_lanes(b, s.s2, s.s3);
+    const kf_channel_t *channel = f->channels, *const end = channel + (f->count & ~3);
+    block_t block = {x, terms, f->w};
+    for (; channel != end; channel += 4, out += 4) {
+        const patches2_t s = two_by_four(&block, channel);
         const four_channels_t by = channels_of(channel);
-        vstrbq_s32(out, values_of(&clamp, f->output.narrow, by.mult, by.right, a));
-        vstrbq_s32(out + out_step, values_of(&clamp, f->output.narrow, by.mult, by.right, b));
+        block.w += 4 * terms;
+        vstrbq_s32(out, values_of(&clamp, 1, by.mult, by.right, s.a));
+        vstrbq_s32(out + out_step, values_of(&clamp, 1, by.mult, by.right, s.b));
     }
 }
 
+/* One patch, of any kind. */
 static KF_NOINLINE void ones(const kf_filters_t *f, const int8_t *x, int32_t terms, int8_t *out) {
     const clamp_t clamp = clamp_of(&f->output);
     const kf_channel_t *channel = f->channels;
@@ -233,10 +261,10 @@ void kf_convolve(const kf_filters_t *f, kf_patches_t *p, int8_t *out, int32_t ou
     const int32_t terms = p->terms;
     const int8_t *x = (const int8_t *)p->memory;
     for (int32_t left = p->patches, some; left > 0; left -= some, x += some * terms, out += some * out_step) {
-        if (left >= 3 && left != 4) { /* four are two and two */
+        if (f->output.narrow && left >= 3 && left != 4) { /* four are two and two */
             some = 3;
             threes(f, x, terms, out, out_step);
-        } else if (left >= 2) {
+        } else if (f->output.narrow && left >= 2) {
             some = 2;
             twos(f, x, terms, out, out_step);
         } else {
