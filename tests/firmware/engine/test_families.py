@@ -14,6 +14,7 @@ from pathlib import Path
 import emulated
 import engine_kernels
 import engine_models
+import engine_tails
 import pytest
 from engine_runner import oracle, repeat, seeds
 
@@ -72,3 +73,22 @@ def test_core(core: str, tmp_path: Path, request: pytest.FixtureRequest) -> None
     for kind, seed, _, expected in prepared():
         again = f"{kind} {seed} on {core}; {repeat(request.node.nodeid, seed)}"
         assert next(found, None) == expected, again
+
+
+@functools.cache
+def remainders() -> list[tuple[str, emulated.Case, list[str]]]:
+    """(which, case, the reference's outputs in hex), the same for all cores."""
+    found = []
+    for name, size, model in engine_tails.models():
+        inputs = engine_models.random_inputs(model, size, 3)
+        expected = [out.hex() for out in oracle(model, inputs)]
+        found.append((f"engine_tails.{name}({size})", emulated.Case(model, inputs), expected))
+    return found
+
+
+@pytest.mark.parametrize("core", emulated.CORES)
+def test_every_remainder(core: str, tmp_path: Path) -> None:
+    """Sizes one after another, for the ends of what kernels have unrolled."""
+    answers = emulated.run(core, [case for _, case, _ in remainders()], tmp_path)
+    for (which, _, expected), found in zip(remainders(), answers, strict=True):
+        assert found == expected, f"{which} on {core}"
