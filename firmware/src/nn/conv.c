@@ -41,9 +41,7 @@ static void put_row(const kf_conv_t *c, kf_patches_t *p, int32_t index, int32_t 
     const kf_window_t *g = &c->g;
     int32_t depth = c->node->in[1].dims[3];
     int32_t step = g->dilation_w * g->in_c;
-    if (columns.first > 0) {
-        kf_patch_put(p, index, at, NULL, columns.first * depth);
-    }
+    kf_patch_put(p, index, at, NULL, columns.first * depth);
     if (step == depth) {
         kf_patch_put(p, index, at + columns.first * depth, x + columns.first * step, (columns.end - columns.first) * depth);
     } else {
@@ -51,9 +49,7 @@ static void put_row(const kf_conv_t *c, kf_patches_t *p, int32_t index, int32_t 
             kf_patch_put(p, index, at + k * depth, x + k * step, depth);
         }
     }
-    if (columns.end < g->k_w) {
-        kf_patch_put(p, index, at + columns.end * depth, NULL, (g->k_w - columns.end) * depth);
-    }
+    kf_patch_put(p, index, at + columns.end * depth, NULL, (g->k_w - columns.end) * depth);
 }
 
 /* The patch of output column out_x, for the group whose channels begin at `channel`; the window may reach out of the image. */
@@ -92,12 +88,11 @@ static int32_t whole_rows(const kf_conv_t *c, kf_row_t at, int32_t step) {
 static void conv_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
     const kf_window_t *g = &c->g;
     int32_t depth = c->node->in[1].dims[3];
-    int32_t groups = g->in_c / depth;
     int32_t step = g->dilation_h * g->in_w * g->in_c;
     int32_t rows = g->k_w == 1 || g->dilation_w * g->in_c == depth ? whole_rows(c, at, step) : -1;
     int32_t room = g->in_w - 1 - (g->k_w - 1) * g->dilation_w; /* the last column that a whole window begins in */
     kf_patches_t p = {c->scratch, (int32_t)terms_of(c->node), -c->node->in[0].zp, 0, 0, 0};
-    kf_filters_t f = {NULL, NULL, g->out_c / groups, c->output};
+    kf_filters_t f = {NULL, NULL, g->out_c * depth / g->in_c, c->output}; /* out_c * depth: less than all weights */
     for (int32_t out_x = 0, some; out_x < g->out_w; out_x += some) {
         some = kf_patches_at_once(&p);
         int32_t left = g->out_w - out_x;

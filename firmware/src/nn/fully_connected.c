@@ -29,7 +29,8 @@ static void work(const kf_node_t *node, kf_work_t *work) {
     work->macs = (uint32_t)node->in[1].dims[1];
 }
 
-/* Biases of output channels [c, c + count), 0 without; returns a number no bias is larger than. */
+/* Biases of output channels [c, c + count), 0 without. Returns a number that no bias is larger than, by more than 1: products are
+ * below 2^15 by 128 at least, so that suits kf_channel_narrow(). */
 static int32_t biases(const kf_node_t *node, const kf_io_t *io, int32_t c, int32_t count, int32_t *to) {
     const int32_t *overlay = node->overlay == NULL ? NULL : node->overlay->bias + c;
     const uint8_t *from = io->in[2] == NULL ? NULL : io->in[2] + 4 * c;
@@ -39,14 +40,14 @@ static int32_t biases(const kf_node_t *node, const kf_io_t *io, int32_t c, int32
         to[k] = bias;
         bits |= bias ^ (bias >> 31);
     }
-    return bits == 0x7FFFFFFF ? bits : bits + 1;
+    return bits;
 }
 
 /* Multipliers of output channels [c, c + count), or of as many that share one. */
 static void prepare(const kf_node_t *node, int32_t c, int32_t count, kf_channel_t *to) {
-    kf_requant_t by = kf_channel_requant(node, c);
+    kf_requant_t by = {0, 0};
     for (int32_t k = 0; k < count; k++) {
-        if (k > 0 && node->in[1].scales > 1) {
+        if (k == 0 || node->in[1].scales > 1) {
             by = kf_channel_requant(node, c + k);
         }
         to[k].mult = by.mult;

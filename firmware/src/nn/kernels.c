@@ -17,40 +17,20 @@ void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t
 
 /* ---- fully connected --------------------------------------------------------------------------------------------- */
 
-/* Four filters share what is loaded of the image. */
-static void dot4(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
-    const int8_t *w1 = w + terms;
-    const int8_t *w2 = w1 + terms;
-    const int8_t *w3 = w2 + terms;
-    const int8_t *end = x + terms;
-    uint32_t sum0 = (uint32_t)sum[0], sum1 = (uint32_t)sum[1], sum2 = (uint32_t)sum[2], sum3 = (uint32_t)sum[3];
-    do {
-        int32_t value = *x++ + x_offset;
-        sum0 += (uint32_t)(*w++ * value);
-        sum1 += (uint32_t)(*w1++ * value);
-        sum2 += (uint32_t)(*w2++ * value);
-        sum3 += (uint32_t)(*w3++ * value);
-    } while (x != end);
-    sum[0] = (int32_t)sum0;
-    sum[1] = (int32_t)sum1;
-    sum[2] = (int32_t)sum2;
-    sum[3] = (int32_t)sum3;
-}
-
-static void dot1(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t *sum) {
-    uint32_t total = (uint32_t)*sum;
-    for (int32_t i = 0; i < terms; i++) {
-        total += (uint32_t)(w[i] * (x[i] + x_offset));
-    }
-    *sum = (int32_t)total;
-}
-
+/* Two filters share what is loaded of the image; a last one keeps itself company. */
 void kf_dots(const int8_t *x, int32_t x_offset, const int8_t *w, int32_t terms, int32_t count, int32_t *sum) {
-    for (; count >= 4; count -= 4, w += 4 * terms, sum += 4) {
-        dot4(x, x_offset, w, terms, sum);
-    }
-    for (; count > 0; count--, w += terms) {
-        dot1(x, x_offset, w, terms, sum++);
+    for (; count > 0; count -= 2, w += 2 * terms, sum += 2) {
+        const int8_t *other = count > 1 ? w + terms : w;
+        uint32_t a = (uint32_t)sum[0], b = 0;
+        for (int32_t i = 0; i < terms; i++) {
+            int32_t value = x[i] + x_offset;
+            a += (uint32_t)(w[i] * value);
+            b += (uint32_t)(other[i] * value);
+        }
+        sum[0] = (int32_t)a;
+        if (count > 1) {
+            sum[1] = (int32_t)((uint32_t)sum[1] + b);
+        }
     }
 }
 
