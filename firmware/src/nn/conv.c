@@ -41,7 +41,9 @@ static void put_row(const kf_conv_t *c, kf_patches_t *p, int32_t index, int32_t 
     const kf_window_t *g = &c->g;
     int32_t depth = c->node->in[1].dims[3];
     int32_t step = g->dilation_w * g->in_c;
-    kf_patch_put(p, index, at, NULL, columns.first * depth);
+    if (columns.first > 0) {
+        kf_patch_put(p, index, at, NULL, columns.first * depth);
+    }
     if (step == depth) {
         kf_patch_put(p, index, at + columns.first * depth, x + columns.first * step, (columns.end - columns.first) * depth);
     } else {
@@ -49,7 +51,9 @@ static void put_row(const kf_conv_t *c, kf_patches_t *p, int32_t index, int32_t 
             kf_patch_put(p, index, at + k * depth, x + k * step, depth);
         }
     }
-    kf_patch_put(p, index, at + columns.end * depth, NULL, (g->k_w - columns.end) * depth);
+    if (columns.end < g->k_w) {
+        kf_patch_put(p, index, at + columns.end * depth, NULL, (g->k_w - columns.end) * depth);
+    }
 }
 
 /* The patch of output column out_x, for the group whose channels begin at `channel`; the window may reach out of the image. */

@@ -4,9 +4,7 @@
 #include <stddef.h>
 
 static inline int8_t value_of(const kf_output_t *o, const kf_channel_t *channel, uint32_t sum) {
-    int32_t value = o->narrow ? kf_requant_narrow((int32_t)sum, channel->mult, channel->right)
-                              : kf_requant_any((int32_t)sum, channel->mult, channel->right);
-    return (int8_t)kf_clamp(value + o->zp, o->low, o->high);
+    return (int8_t)kf_clamp(kf_requant_any((int32_t)sum, channel->mult, channel->right) + o->zp, o->low, o->high);
 }
 
 void kf_finish(const kf_output_t *o, const kf_channel_t *channels, const int32_t *sum, int32_t count, int8_t *out) {
