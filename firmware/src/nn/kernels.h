@@ -2,7 +2,7 @@
  * links one (KF_KERNELS in CMakeLists.txt, by the board's core). Each gives the same integers.
  *
  *     kernels.c          plain C, for any core
- *     small/kernels.c    cores with few registers and without a long multiplication: Cortex-M0, M0+
+ *     small/             cores with few registers and without a long multiplication: Cortex-M0, M0+
  *     thumb2/            Arm cores with one multiply-accumulate an instruction: Cortex-M3
  *     dsp/               Arm cores with the DSP extension: Cortex-M4, M7, M33
  *     mve/               Arm cores with the vector extension: Cortex-M55
