@@ -185,15 +185,25 @@ void kf_depthwise_row(const kf_depthwise_t *d, const int8_t *x, const int32_t *r
     if (kf_depthwise_bytes((uint32_t)d->k_h, (uint32_t)d->k_w, reach, (uint32_t)d->multiplier) != 0) {
         in_fours = d->out_c & ~3; /* there is room for a list of places: 8 bytes each */
     }
+    place_t *places = d->scratch;
+    int32_t count = 0;
+    kf_part_t before = {0, 0};
     for (int32_t out_x = 0; out_x < d->out_w; out_x++, out += d->out_c) {
         int32_t origin = out_x * d->stride - d->pad;
         kf_part_t part = kf_window_part(origin, d->k_w, d->dilation, d->in_w);
         const int8_t *start = x + (origin + part.first * d->dilation) * d->in_c;
         int32_t done = 0;
         if (in_fours != 0) {
-            int32_t count = list(d, start, rows, part, d->scratch);
+            if (part.first != before.first || part.end != before.end) {
+                count = list(d, start, rows, part, places);
+                before = part;
+            } else {
+                for (int32_t i = 0; i < count; i++) { /* the same window, a step further */
+                    places[i].x += d->stride * d->in_c;
+                }
+            }
             if (count > 0) { /* a dilated window may be all outside, of which the rest here takes care */
-                fours(d, d->scratch, count, in_fours, out);
+                fours(d, places, count, in_fours, out);
                 done = in_fours;
             }
         }
