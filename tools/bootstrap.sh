@@ -36,6 +36,7 @@ has cmake || need cmake
 has ninja || need ninja-build
 has gcc || need gcc
 [ -e /usr/include/stdio.h ] || need libc6-dev
+[ "$what" = demo ] || has ip || need iproute2 # network namespaces, for tests of mDNS and IPv6
 if [ "$what" = fuzz ]; then
     # Any clang with libFuzzer beside it will do; where there is none, Debian's and Ubuntu's 14.
     fuzzer=""

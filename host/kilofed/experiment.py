@@ -48,6 +48,7 @@ def run_experiment(
     test: Samples | None = None,
     ports: Sequence[str] = (),
     listen: tuple[str, int] | None = None,
+    announce: bool = False,
     expected: int | None = None,
     fleet: Path | None = None,
     anybody: bool = False,
@@ -59,10 +60,10 @@ def run_experiment(
     """Starts the devices of `places`, runs the run in `folder` to its end (True) or until a signal (False).
 
     A run that is there goes on. model: the .tflite everybody holds. ports: of further devices, serial ports
-    or URLs pyserial knows; listen: host and port to take further devices on over TCP. expected: devices to
-    wait for, all places and ports by default. fleet: the register of who is let in, the run's own by default;
-    anybody: whoever comes is, which needs insecure, as a stranger has no key. insecure: sessions may be in
-    the clear, for the bench. test: to measure the global head on. command: the command line that does the
+    or URLs pyserial knows; listen: host and port to take further devices on over TCP, announce: say so by
+    mDNS. expected: devices to wait for, all places and ports by default. fleet: the register of who is let
+    in, the run's own by default; anybody: whoever comes is, which needs insecure, as a stranger has no key.
+    insecure: sessions may be in the clear, for the bench. test: to measure the global head on. command: the command line that does the
     same again, for the report. observers: told every event. say: told what is being done. Afterwards the
     folder holds model.tflite and the figures of a report.
 
@@ -96,6 +97,7 @@ def run_experiment(
                     expected=len(places) + len(ports) if expected is None else expected,
                     ports=[*ports, *laboratory.ports],
                     listen=listen or (("127.0.0.1", 0) if laboratory.has_callers else None),
+                    announce=announce,
                     on_listening=laboratory.start_callers,
                     fleet=register,
                     anybody=anybody,

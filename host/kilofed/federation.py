@@ -25,7 +25,7 @@ from kilofed.rounds.globalmodel import GlobalModel
 from kilofed.rounds.records import Kind, Note, RunEvent
 from kilofed.rounds.strategy import load_strategy
 from kilofed.store import DATABASE, Run, create_run, open_run
-from kilofed.transports import tcp
+from kilofed.transports import mdns, tcp
 from kilofed_tools import heads
 
 #: Signals that end a run in good order: it can be resumed.
@@ -76,6 +76,7 @@ def run_federation(
     expected: int,
     ports: Sequence[str] = (),
     listen: tuple[str, int] | None = None,
+    announce: bool = False,
     on_listening: Callable[[int], None] | None = None,
     fleet: Fleet | None = None,
     anybody: bool = False,
@@ -88,11 +89,11 @@ def run_federation(
     """Runs every round that is left. True when all are done, False when a signal stopped it.
 
     expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: HOST and port to take
-    TCP devices on (0: any); on_listening is told the port. fleet: who is let in, and their keys; without one
-    everybody is, in the clear. anybody, insecure: as Engine's. measure: accuracy on a test set. watch: called
-    twice a second; what it raises ends the run. Call it from the main thread: it takes over SIGINT, SIGTERM
-    and SIGHUP while it runs. Raises what Engine.run raises, and TransportError for a port that cannot be
-    opened.
+    TCP devices on (port 0: any; host "*": every address); announce: say so by mDNS; on_listening is told the
+    port. fleet: who is let in, and their keys; without one everybody is, in the clear. anybody, insecure: as
+    Engine's. measure: accuracy on a test set. watch: called twice a second; what it raises ends the run. Call
+    it from the main thread: it takes over SIGINT, SIGTERM and SIGHUP while it runs. Raises what Engine.run
+    raises, and TransportError for a port that cannot be opened or announced.
     """
     return asyncio.run(
         _stoppable(
@@ -101,6 +102,7 @@ def run_federation(
                 expected=expected,
                 ports=ports,
                 listen=listen,
+                announce=announce,
                 on_listening=on_listening,
                 fleet=fleet,
                 anybody=anybody,
@@ -121,6 +123,7 @@ async def federate(
     expected: int,
     ports: Sequence[str] = (),
     listen: tuple[str, int] | None = None,
+    announce: bool = False,
     on_listening: Callable[[int], None] | None = None,
     fleet: Fleet | None = None,
     anybody: bool = False,
@@ -134,11 +137,11 @@ async def federate(
 
     Arguments and errors are those of `run_federation`, which is this with a loop of its own and an orderly
     end by signals. expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: host
-    and port to take TCP devices on (0: any); on_listening is told the port. fleet: who is let in, and their
-    keys; without one everybody is, in the clear. anybody, insecure: as Engine's. measure: accuracy of the
-    global model on a test set. watch: called twice a second; what it
-    raises ends the run. capture: told every byte on a line. Raises RoundError (ConfigError for a port named
-    twice), and TransportError for a port that cannot be opened.
+    and port to take TCP devices on (port 0: any; host "*": every address); announce: say so by mDNS;
+    on_listening is told the port. fleet: who is let in, and their keys; without one everybody is, in the
+    clear. anybody, insecure: as Engine's. measure: accuracy of the global model on a test set. watch: called
+    twice a second; what it raises ends the run. capture: told every byte on a line. Raises RoundError
+    (ConfigError for a port named twice), and TransportError for a port that cannot be opened or announced.
     """
     twice = sorted({port for port in ports if list(ports).count(port) > 1})
     if twice:
@@ -152,6 +155,8 @@ async def federate(
             engine.attach(await stack.enter_async_context(line))
         if listen is not None:
             bound = await stack.enter_async_context(_listening(engine, *listen, capture))
+            if announce:
+                await stack.enter_async_context(mdns.announce(listen[0], bound))
             if on_listening is not None:
                 on_listening(bound)
         stack.push_async_callback(engine.close)

@@ -61,6 +61,7 @@ _MARKS = {
     "models/GUIDE.md": [pytest.mark.tensorflow, pytest.mark.emulated, pytest.mark.slow],
     "README.md": [pytest.mark.emulated, pytest.mark.slow],
     "firmware/port/boards/README.md": [pytest.mark.emulated],
+    "host/GUIDE.md": [pytest.mark.emulated, pytest.mark.slow],
 }
 
 

@@ -343,6 +343,7 @@ def test_addresses_that_are_none(text):
 def test_addresses_and_ids():
     assert parse_address("gateway:7070") == ("gateway", 7070)
     assert parse_address("[::1]:1") == ("::1", 1)
+    assert parse_address("auto") is None
     assert parse_id("00112233445566aa") == bytes.fromhex("00112233445566aa")
 
 

@@ -350,3 +350,69 @@ def test_faults_are_the_same_for_the_same_seed_and_none_by_default():
     assert b"".join(by_pieces.feed(data[i : i + 13]) for i in range(0, len(data), 13)) == once
     for name in rates:
         assert memory.Faults(1, **{name: 1.0}).feed(data) != data
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.168.1.10:7300", ("192.168.1.10", 7300)),
+        ("[::1]:7300", ("::1", 7300)),
+        ("[fe80::1%eth0]:1", ("fe80::1%eth0", 1)),
+        ("*:0", ("*", 0)),
+        (":7300", ("", 7300)),
+        ("gateway:65535", ("gateway", 65535)),
+    ],
+)
+def test_addresses_are_read(text, address):
+    assert tcp.parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "gateway", "gateway:", "gateway:65536", "::1:7300", "::1", "a:-1", "a:\u0663"]
+)
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(ValueError, match="is not HOST:PORT"):
+        tcp.parse_address(text)
+
+
+@pytest.mark.parametrize("host", [*tcp.EVERYWHERE, "127.0.0.1"])
+async def test_an_ipv4_peer_is_called_as_people_write_it(host):
+    names = []
+
+    async def connected(transport):
+        names.append(transport.name)
+
+    async with await tcp.listen(host, 0, connected) as listener:
+        transport = await tcp.connect("127.0.0.1", listener.port)
+        assert await asyncio.wait_for(transport.read(), SECONDS) == b""
+        await transport.close()
+    assert names[0].startswith("127.0.0.1:")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", [*tcp.EVERYWHERE, "::1", "::"])
+async def test_ipv6_peers_come_too(host):
+    names = []
+
+    async def connected(transport):
+        names.append(transport.name)
+
+    async with await tcp.listen(host, 0, connected) as listener:
+        try:
+            transport = await tcp.connect("::1", listener.port)
+        except ConnectError as error:
+            pytest.skip(f"no IPv6 on the loopback: {error}")
+        assert transport.name == f"[::1]:{listener.port}"
+        assert await asyncio.wait_for(transport.read(), SECONDS) == b""
+        await transport.close()
+    assert names[0].startswith("[::1]:")
+
+
+async def test_a_taken_port_is_named():
+    async def connected(transport):
+        pass
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConnectError, match=rf"127\.0\.0\.1:{port} cannot be listened on"):
+            await tcp.listen("127.0.0.1", port, connected)

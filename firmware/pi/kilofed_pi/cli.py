@@ -24,16 +24,24 @@ if TYPE_CHECKING:  # numpy and the link load after the arguments are known to be
     from kilofed_pi.agent import PiDevice
 
 RECONNECT_SECONDS = (0.5, 10.0)  # first and longest wait between two attempts
+AUTO = "auto"  # in place of an address: the host that announces itself
 SLICE_SECONDS = 0.02  # of work between two looks at the line
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """ "HOST:PORT", "[::1]:PORT" as host and port. click.BadParameter for anything else."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--connect")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+def parse_address(text: str) -> tuple[str, int] | None:
+    """ "HOST:PORT", "[::1]:PORT" as host and port, "auto" as None. click.BadParameter for anything else."""
+    from kilofed.transports import tcp
+
+    if text == AUTO:
+        return None
+    try:
+        host, port = tcp.parse_address(text)
+        if not host or not port:
+            raise ValueError(f"{text!r} is not HOST:PORT")
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, nor {AUTO}", param_hint="--connect") from error
+    return host, port
 
 
 def parse_id(text: str) -> bytes:
@@ -48,7 +56,13 @@ def parse_id(text: str) -> bytes:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--connect", "address", required=True, metavar="HOST:PORT", help="Where the host listens.")
+@click.option(
+    "--connect",
+    "address",
+    required=True,
+    metavar="HOST:PORT",
+    help="Where the host listens; auto: one that announces itself on the local network is looked for.",
+)
 @click.option("--model", type=FILE, required=True, help="The device model, a .tflite.")
 @click.option(
     "--samples",
@@ -112,7 +126,7 @@ def cli(
         raise click.BadParameter(f"{settings} is not there: `kilofed pi` writes it", param_hint="--settings")
     if code is not None and settings is None:
         raise usage.WrongUsage("--enroll keeps a key", "give --settings, the file to keep it in")
-    host, port = parse_address(address)
+    where = parse_address(address)
     from kilofed.boards import placed
     from kilofed.boards import settings as page
     from kilofed.boards.settings import NO_KEY
@@ -149,7 +163,7 @@ def cli(
         write_private(settings, page.encode(page.Identity(device_id, made, who)))
         say(f"enrolled: {settings} holds the key from here on, and the code is void")
 
-    asyncio.run(run(device, host, port, say=say, keep=keep if joins else None))
+    asyncio.run(run(device, where, say=say, keep=keep if joins else None))
 
 
 def _speaker(name: str) -> Callable[[str], None]:
@@ -161,20 +175,21 @@ def _speaker(name: str) -> Callable[[str], None]:
 
 async def run(
     device: PiDevice,
-    host: str,
-    port: int,
+    where: tuple[str, int] | None,
     *,
     say: Callable[[str], None],
     keep: Callable[[bytes], None] | None = None,
 ) -> None:
     """Serves `device` over TCP until SIGTERM or SIGINT; connects again, with back-off, when that is lost.
 
-    keep: called once with the key that replaces a code's, when the host has shown that it keeps it too: it
-    gives an order, which it does after it has written its register.
+    where: host and port, None: the host is looked for by mDNS, again for each connection. keep: called once
+    with the key that replaces a code's, when the host has shown that it keeps it too: it gives an order,
+    which it does after it has written its register.
     """
     from kilofed.connection import Wake, run_endpoint
     from kilofed.link.errors import TransportError
     from kilofed.link.events import TrainAsked
+    from kilofed.transports import mdns
     from kilofed.transports.tcp import connect
 
     loop = asyncio.get_running_loop()
@@ -217,8 +232,8 @@ async def run(
         while True:
             sessions = device.endpoint.counters.sessions
             try:
-                transport = await connect(host, port)
-                say(f"connected to {host}:{port}")
+                transport = await connect(*(where or await mdns.find()))
+                say(f"connected to {transport.name}")
                 try:
                     await run_endpoint(device.endpoint, transport, wake=wake, deliver=deliver)
                 finally:

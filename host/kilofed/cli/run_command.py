@@ -43,19 +43,22 @@ if TYPE_CHECKING:
 
 
 class Address(click.ParamType):  # type: ignore[type-arg]
-    """HOST:PORT."""
+    """HOST:PORT, [IPV6]:PORT, *:PORT; without a host this machine alone."""
 
     name = "host:port"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, int]:
+        from kilofed.transports.tcp import parse_address
+
         if isinstance(value, tuple):
             return value
-        host, _, port = str(value).rpartition(":")
-        if not port.isdigit() or int(port) > 65_535:
-            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
-        return host or "127.0.0.1", int(port)
+        try:
+            host, port = parse_address(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return host or "127.0.0.1", port
 
 
 @click.command("run")
@@ -68,7 +71,16 @@ class Address(click.ParamType):  # type: ignore[type-arg]
     help="A serial port, or any URL pyserial knows; once for each device.",
 )
 @click.option(
-    "--listen", type=Address(), default=None, metavar="HOST:PORT", help="Take devices over TCP here."
+    "--listen",
+    type=Address(),
+    default=None,
+    metavar="HOST:PORT",
+    help="Take devices over TCP here: an address, an IPv6 one in brackets, or * for all of this machine.",
+)
+@click.option(
+    "--announce/--silent",
+    default=False,
+    help="Tell the local network where --listen is, by mDNS, for devices that look for it.",
 )
 @click.option(
     "--expect",
@@ -116,7 +128,8 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 @json_option
 @common_options
 def command(
-    model: Path | None, ports: tuple[str, ...], listen: tuple[str, int] | None, expect: int | None,
+    model: Path | None, ports: tuple[str, ...], listen: tuple[str, int] | None, announce: bool,
+    expect: int | None,
     emulate: int, board_name: str, link: str, native: int, data: Path | None, test: Path | None,
     samples: int | None, alpha: float, anybody: bool, insecure: bool, out: Path, fleet_path: Path | None,
     as_json: bool,
@@ -134,6 +147,7 @@ def command(
       kilofed run --model digits.tflite --port /dev/ttyACM0 --port /dev/ttyACM1 --rounds 10
       kilofed run --emulate 4 --board mps2-an386 --out build/four
       kilofed run --emulate 4 --board mps2-an386 --link ethernet --out build/four
+      kilofed run --listen "*:7300" --announce --expect 5
       kilofed run --config run.toml --rounds 30
     """
     from kilofed.display import make_display, show_summary
@@ -150,6 +164,8 @@ def command(
         )
     if anybody and not insecure:
         raise WrongUsage("who is not registered has no key", "give --insecure with --anybody, for the bench")
+    if announce and listen is None:
+        raise WrongUsage("--announce tells where --listen is", "give --listen, too")
     model_path = model or digits_model_path()
     content = read_file(model_path)
     config = _config(content, settings)
@@ -166,6 +182,7 @@ def command(
             test=test_set,
             ports=ports,
             listen=listen,
+            announce=announce,
             expected=expect,
             fleet=fleet_path or (None if places else default_path()),
             anybody=anybody,

@@ -17,9 +17,9 @@ NOT_IN_FILES = frozenset({"config", "json", "debug"})
 #: Heading -> the settings under it, in the file's order.
 GROUPS = {
     "The model and the run's folder": ("model", "out"),
-    "Devices": ("port", "listen", "expect", "fleet", "anybody", "insecure"),
+    "Devices": ("port", "listen", "announce", "expect", "fleet", "anybody", "insecure"),
     "Devices started for the run, and what they learn from": (
-        "emulate", "board", "native", "data", "test", "samples", "alpha",
+        "emulate", "board", "link", "native", "data", "test", "samples", "alpha",
     ),
     "Training": ("epochs", "batch", "lr", "prox", "codec", "personal-epochs", "seed"),
     "Rounds": ("rounds", "strategy", "fraction", "quorum", "patience"),

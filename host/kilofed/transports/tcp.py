@@ -12,14 +12,34 @@ from kilofed.link.errors import ConnectError, TransportClosed
 from kilofed.transports.base import READ_BYTES, Transport
 
 CONNECT_SECONDS = 5.0
+BACKLOG = 100  # of connections that the kernel keeps until they are taken; asyncio's own default
+EVERYWHERE = ("", "*")
+"""In place of an address to listen on: every one of this machine, IPv4 and IPv6."""
+
+
+def shown(host: str, port: int) -> str:
+    """Address and port as people write them: "192.168.1.10:7300", "[fe80::1]:7300"."""
+    host = host.removeprefix("::ffff:") if "." in host else host  # an IPv4 peer of an IPv6 socket
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """ "HOST:PORT" or "[IPV6]:PORT" as host, which may be empty, and port. Raises ValueError for others."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    if ":" in host and not bracketed:
+        raise ValueError(f"{text!r} is not HOST:PORT: an IPv6 address stands in brackets, [{host}]:{port}")
+    return (host[1:-1] if bracketed else host), int(port)
 
 
 class TcpTransport(Transport):
-    """One connection. name: "HOST:PORT" of the other end."""
+    """One connection. name: address and port of the other end, as `shown` writes them."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername") or ("?", 0)
-        self.name = f"{peer[0]}:{peer[1]}"
+        self.name = shown(peer[0], peer[1])
         self._reader = reader
         self._writer = writer
         writer.transport.set_write_buffer_limits(high=READ_BYTES)
@@ -57,7 +77,7 @@ class TcpTransport(Transport):
 
 async def connect(host: str, port: int, *, timeout: float = CONNECT_SECONDS) -> TcpTransport:
     """Connects. Raises ConnectError when nobody answers within `timeout` seconds."""
-    address = f"{host}:{port}"
+    address = shown(host, port)
     try:
         reader, writer = await asyncio.wait_for(
             asyncio.open_connection(host, port, limit=READ_BYTES), timeout
@@ -101,7 +121,7 @@ class Listener:
 async def listen(
     host: str, port: int, on_connect: Callable[[TcpTransport], Awaitable[None]], *, most: int = 1000
 ) -> Listener:
-    """Listens on an address (port 0: any that is free).
+    """Listens on an address (port 0: any that is free), or on all of this machine for one of EVERYWHERE.
 
     on_connect runs in a task of its own for each connection and owns the transport; it is closed when that
     returns. most: connections at a time; one more is closed at once. Raises ConnectError when the address
@@ -123,11 +143,24 @@ async def listen(
             await transport.close()
 
     try:
-        server = await asyncio.start_server(accept, host, port, limit=READ_BYTES)
+        if host in EVERYWHERE:
+            server = await asyncio.start_server(accept, sock=_everywhere(port), limit=READ_BYTES)
+        else:
+            server = await asyncio.start_server(accept, host, port, limit=READ_BYTES)
     except OSError as error:
-        address = f"{host}:{port}"
+        address = shown(host or "*", port)
         what = f"{address} cannot be listened on ({error})"
         raise ConnectError(
             what, "choose another port, or end the program that has it", name=address
         ) from error
     return Listener(server)
+
+
+def _everywhere(port: int) -> socket.socket:
+    """One listening socket for both families, so that they have one port; IPv4's where there is no IPv6."""
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):  # IPv6 is compiled in and switched off
+            return socket.create_server(
+                ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
+            )
+    return socket.create_server(("", port), backlog=BACKLOG)
