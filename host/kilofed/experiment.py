@@ -63,9 +63,9 @@ def run_experiment(
     or URLs pyserial knows; listen: host and port to take further devices on over TCP, announce: say so by
     mDNS. expected: devices to wait for, all places and ports by default. fleet: the register of who is let
     in, the run's own by default; anybody: whoever comes is, which needs insecure, as a stranger has no key.
-    insecure: sessions may be in the clear, for the bench. test: to measure the global head on. command: the command line that does the
-    same again, for the report. observers: told every event. say: told what is being done. Afterwards the
-    folder holds model.tflite and the figures of a report.
+    insecure: sessions may be in the clear, for the bench. test: to measure the global head on. command: the
+    command line that does the same again, for the report. observers: told every event. say: told what is
+    being done. Afterwards the folder holds model.tflite and the figures of a report.
 
     Call it from the main thread: SIGINT, SIGTERM and SIGHUP end it in good order. Raises BoardError for what
     cannot be built, flashed or started, StoreError for the folder, RoundError for a federation that cannot go
