@@ -10,21 +10,29 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import flatbuffers
+import numpy as np
 import pytest
-from board_line import DIGITS, IDENTITY, Line, placed
+from board_line import DIGITS, IDENTITY, ROOT, Line, placed
 
 from kilofed.boards import Board, Emulator, Network, build, load
 from kilofed.boards.catalogue import ETHERNET, SERIAL
 from kilofed.boards.emulator import HOST
+from kilofed.boards.network import parse
+from kilofed.boards.placed import encode
 from kilofed.experiment import make_places
 from kilofed.federation import federate, resume_or_create
 from kilofed.fleet import Fleet
 from kilofed.laboratory import NATIVE, Laboratory, Place
-from kilofed.link.events import Opened
+from kilofed.link.blobs import blob_hash
+from kilofed.link.events import HeadDelivered, InfoChanged, Opened, ResultReady
+from kilofed.link.messages import Multiplier, Train
 from kilofed.rounds.config import Deadlines, RunConfig
 from kilofed.rounds.records import RoundStarted, RunEvent
 from kilofed.samples import digits_model_path, digits_pool
 from kilofed.store import Run
+from kilofed_tools import heads, trainer, updates
+from kilofed_tools.adapt import adapt
 
 BOARD = "mps2-an386"
 CONFIG = RunConfig(rounds=5, epochs=3, personal_epochs=0, deadlines=Deadlines(gather=60, round=60, rejoin=50))
@@ -162,6 +170,74 @@ def test_a_cable_pulled_for_longer_is_followed_by_a_new_connection(tmp_path: Pat
     assert len(connections) == 3
 
 
+FEATURES, CLASSES = 512, 250
+
+
+def wide_model() -> bytes:
+    """Nothing but a head, of 128 250 parameters: 131 kB down, and half a megabyte of int32 up."""
+    schema = pytest.importorskip("tflite_micro.tensorflow.lite.micro.python.schema_py_generated")
+    small = (ROOT / "tests" / "data" / "foreign" / "only_head.tflite").read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(small, 0))
+    rng = np.random.default_rng(1)
+    shapes = [[1, FEATURES], [CLASSES], [CLASSES, FEATURES], [1, CLASSES], [1, CLASSES]]
+    for tensor, shape in zip(model.subgraphs[0].tensors, shapes, strict=True):
+        tensor.shape = shape
+    _, bias, weights, *_ = (model.buffers[tensor.buffer] for tensor in model.subgraphs[0].tensors)
+    bias.data = rng.integers(-999, 1000, CLASSES).astype("<i4").view(np.uint8)
+    weights.data = rng.integers(-127, 128, (CLASSES, FEATURES), np.int8).view(np.uint8).ravel()
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return adapt(bytes(builder.Output())).model
+
+
+def test_a_blob_as_large_as_a_model_goes_both_ways(
+    tmp_path: Path, emulate: Callable[[Board], Emulator], listener: socket.socket, on_ethernet: Board
+) -> None:
+    """131 kB down and 513 kB up, through windows of 4 kB, and with the cable out for a second on the way."""
+    path = tmp_path / "wide.tflite"
+    path.write_bytes(wide_model())
+    model = path.read_bytes()
+    spec, head = heads.find_head(model), heads.read_head(model)
+    blob = heads.encode_head(head)
+    assert len(blob) > CLASSES * FEATURES
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(-128, 128, (10, FEATURES), np.int8), rng.integers(0, CLASSES, 10)
+    rates = trainer.lr_multipliers(0.1, spec.ms, 0.0)
+    wire = [Multiplier(rate.mantissa, rate.shift) for rate in rates]
+    order = Train(1, blob_hash(blob), 7, 1, 4, *wire, int(updates.Codec.INT32), 0)
+
+    emulated = emulate(on_ethernet)
+    emulated.place(encode(x, y))
+    where = Network(HOST, listener.getsockname()[1])
+    emulated.flash(build(on_ethernet, path), IDENTITY, network=where)
+    line = Line(lambda: listener.accept()[0], emulated.check)
+    info = line.event(Opened).info
+    if info.train + info.held_out < 10:
+        line.event(InfoChanged, lambda event: event.info.train + event.info.held_out == 10)
+    line.endpoint.send_head(blob)
+    line.event(HeadDelivered, seconds=60)
+    line.endpoint.train(order)
+    done = len(line.received)
+    while len(line.received) < done + 100_000:
+        line.turn()
+    emulated.cable(plugged=False)
+    time.sleep(1)
+    emulated.cable(plugged=True)
+    update = line.event(ResultReady, seconds=60).update
+    line.close()
+
+    base = heads.master(head)
+    learnt = trainer.split(10)[0]
+    config = trainer.TrainConfig(1, 4, *rates, seed=7)
+    result = trainer.train(
+        *base, x[learnt].astype(np.int64) - spec.zp_x, y[learnt].astype(np.int64), config, base=base
+    )
+    expected, _ = updates.encode_update(result.W, result.b, *base, updates.Codec.INT32, None)
+    assert update is not None
+    assert len(update) > 4 * CLASSES * FEATURES
+    assert update == expected
+
+
 def test_a_board_says_on_its_serial_port_what_becomes_of_its_connection(
     emulate: Callable[[Board], Emulator], connect: Callable[[Emulator], Line], on_ethernet: Board
 ) -> None:
@@ -216,8 +292,6 @@ def test_a_board_without_a_cable_waits_for_one(
 def test_an_address_of_its_own_needs_no_dhcp(
     emulate: Callable[[Board], Emulator], listener: socket.socket, on_ethernet: Board
 ) -> None:
-    from kilofed.boards.network import parse
-
     emulated = emulate(on_ethernet)
     emulated.start(blank=True)
     emulated.place(placed(10))
