@@ -3,7 +3,8 @@
  *
  *     kernels.c         exp.c        plain C, for any core
  *     small/kernels.c   exp.c        cores with few registers and without a long multiplication: Cortex-M0, M0+
- *     dsp/kernels.c     dsp/exp.c    Arm cores with the DSP extension: Cortex-M4, M7, M33, M55
+ *     dsp/kernels.c     dsp/exp.c    Arm cores with the DSP extension: Cortex-M4, M7, M33
+ *     mve/kernels.c     mve/exp.c    Arm cores with the vector extension: Cortex-M55
  *
  * C classes, F features. Samples lie in the ring: `features` + at[i] is where the F int8 values of sample i begin, at no alignment.
  * x = q - x_zp, -255 .. 255. The zero point may be taken out of a sum, since sum w (q - zp) = sum w q - zp sum w.
