@@ -50,7 +50,9 @@ TARGETS = {
         *((0x50000000, CMSDK), 50, 7),
     ),
     "m55": Target(
-        *("mps3-an547", ["-mcpu=cortex-m55", "-O2", "-fno-branch-count-reg", "-mfloat-abi=hard"], "mve", (0, 0x30000000)),
+        "mps3-an547",
+        ["-mcpu=cortex-m55", "-mfloat-abi=hard", "-O2", "-fno-branch-count-reg"],
+        *("mve", (0, 0x30000000)),
         *((0x59302000, FPGAIO), 50, 7),
     ),
 }
