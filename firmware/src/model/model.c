@@ -9,6 +9,7 @@
 #include "node.h"
 #include "plan.h"
 
+enum { IDENTIFIER = 0x334C4654 }; /* "TFL3" */
 enum { HEAD_CLASSES_MIN = 2, HEAD_CLASSES_MAX = 1024, HEAD_FEATURES_MAX = 2048 };
 
 static kf_model_fault_t read_subgraph(kf_model_t *m, kf_fb_t *fb, uint32_t model) {
@@ -46,7 +47,7 @@ static kf_model_fault_t read_subgraph(kf_model_t *m, kf_fb_t *fb, uint32_t model
 
 static KF_NOINLINE kf_model_fault_t read_file(kf_model_t *m) {
     kf_fb_t fb = kf_model_reader(m);
-    if (m->size < 8 || m->size > 0x7FFFFFFFu || memcmp(m->data + 4, "TFL3", 4) != 0) {
+    if (m->size < 8 || m->size > 0x7FFFFFFFu || kf_fb_u32(&fb, 4) != IDENTIFIER) {
         return KF_FAULT_FILE;
     }
     uint32_t model = kf_fb_follow(&fb, 0);

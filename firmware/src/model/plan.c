@@ -38,7 +38,7 @@ uint32_t kf_plan_offset(const kf_model_t *m, const uint16_t *own, uint16_t tenso
 /* ---- in the file ------------------------------------------------------------------------------------------------- */
 
 /* Position and length of the content of the first metadata entry with this name; 0: there is none, or it has no content. */
-static uint32_t find_entry(const kf_model_t *m, const char *name, uint32_t *bytes) {
+static uint32_t find_entry(const kf_model_t *m, const char *name, uint32_t name_bytes, uint32_t *bytes) {
     kf_fb_t fb = kf_model_reader(m);
     uint32_t count;
     uint32_t at = kf_fb_get_vector(&fb, kf_fb_follow(&fb, 0), KF_MODEL_METADATA, 4, &count);
@@ -47,7 +47,7 @@ static uint32_t find_entry(const kf_model_t *m, const char *name, uint32_t *byte
         uint32_t length;
         uint32_t text = kf_fb_get_vector(&fb, entry, KF_METADATA_NAME, 1, &length);
         uint32_t buffer = (uint32_t)kf_fb_get_i32(&fb, entry, KF_METADATA_BUFFER, 0);
-        if (!fb.bad && length == strlen(name) && memcmp(m->data + text, name, length) == 0 && buffer < m->buffers) {
+        if (!fb.bad && length == name_bytes && memcmp(m->data + text, name, length) == 0 && buffer < m->buffers) {
             uint32_t data = kf_fb_get_vector(&fb, kf_fb_follow(&fb, m->at_buffers + 4 * buffer), KF_BUFFER_DATA, 1, bytes);
             return fb.bad ? 0 : data;
         }
@@ -56,8 +56,9 @@ static uint32_t find_entry(const kf_model_t *m, const char *name, uint32_t *byte
 }
 
 void kf_plan_find(kf_model_t *m) {
+    static const char ours[] = "kilofed.plan", standard[] = "OfflineMemoryAllocation";
     uint32_t bytes = 0;
-    uint32_t at = find_entry(m, "kilofed.plan", &bytes);
+    uint32_t at = find_entry(m, ours, sizeof ours - 1, &bytes);
     const uint8_t *plan = m->data + at;
     m->plan_from_file = KF_PLAN_OWN;
     if (at != 0) {
@@ -69,7 +70,7 @@ void kf_plan_find(kf_model_t *m) {
         }
         return;
     }
-    at = find_entry(m, "OfflineMemoryAllocation", &bytes);
+    at = find_entry(m, standard, sizeof standard - 1, &bytes);
     plan = m->data + at;
     /* Version 1, subgraph 0, count, one offset a tensor. */
     if (at != 0 && bytes == 12 + 4 * (uint32_t)m->tensors && kf_get_u32(plan) == 1 && kf_get_u32(plan + 4) == 0 &&

@@ -238,7 +238,7 @@ static int clears_itself(const lane_t *last, int32_t below) {
         return below >= 0;
     case KF_PACE_PIXELS:
         /* Linear in the number of pixels: the first and the last but one decide. */
-        grows = (last->row - last->in_row) / last->width;
+        grows = kf_quotient(last->row, last->width) - kf_quotient(last->in_row, last->width);
         return last->rows * last->width == 1 || (grows <= below && (last->rows * last->width - 1) * grows <= below);
     default:
         break;

@@ -13,7 +13,7 @@ static kf_model_fault_t check(kf_node_t *node) {
     }
     const int32_t *dims = node->in[1].dims;
     int32_t depth = dims[3];
-    if (dims[0] != g.out_c || g.in_c % depth != 0 || g.out_c % (g.in_c / depth) != 0 ||
+    if (dims[0] != g.out_c || kf_remainder(g.in_c, depth) != 0 || kf_remainder(g.out_c, kf_quotient(g.in_c, depth)) != 0 ||
         node->in[1].elements / (uint32_t)g.out_c > KF_TERMS_MAX) {
         return KF_FAULT_SHAPE;
     }
@@ -96,7 +96,7 @@ static void conv_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
     int32_t rows = g->k_w == 1 || g->dilation_w * g->in_c == depth ? whole_rows(c, at, step) : -1;
     int32_t room = g->in_w - 1 - (g->k_w - 1) * g->dilation_w; /* the last column that a whole window begins in */
     kf_patches_t p = {c->scratch, (int32_t)terms_of(c->node), -c->node->in[0].zp, 0, 0, 0};
-    kf_filters_t f = {NULL, NULL, g->out_c * depth / g->in_c, c->output}; /* out_c * depth: less than all weights */
+    kf_filters_t f = {NULL, NULL, kf_quotient(g->out_c * depth, g->in_c), c->output}; /* out_c * depth: less than all weights */
     for (int32_t out_x = 0, some; out_x < g->out_w; out_x += some) {
         some = kf_patches_at_once(&p);
         int32_t left = g->out_w - out_x;

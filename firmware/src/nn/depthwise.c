@@ -11,10 +11,10 @@ static kf_model_fault_t check(kf_node_t *node) {
         return fault;
     }
     const int32_t *dims = node->in[1].dims;
-    if (dims[0] != 1 || dims[3] != g.out_c || g.out_c % g.in_c != 0 || g.k_h * g.k_w > KF_TERMS_MAX) {
+    if (dims[0] != 1 || dims[3] != g.out_c || kf_remainder(g.out_c, g.in_c) != 0 || g.k_h * g.k_w > KF_TERMS_MAX) {
         return KF_FAULT_SHAPE;
     }
-    if (kf_fb_get_i32(&fb, node->options, KF_DEPTHWISE_MULTIPLIER, 0) != g.out_c / g.in_c) {
+    if (kf_fb_get_i32(&fb, node->options, KF_DEPTHWISE_MULTIPLIER, 0) != kf_quotient(g.out_c, g.in_c)) {
         return KF_FAULT_OPTIONS;
     }
     return kf_check_weights(node, g.out_c, 3);
@@ -30,7 +30,7 @@ static void work(const kf_node_t *node, kf_work_t *work) {
     uint32_t dilation = (uint32_t)kf_fb_get_i32(&fb, node->options, KF_DEPTHWISE_DILATION_W, 1);
     uint32_t steps = kf_mul_saturating((uint32_t)node->out.dims[2] - 1u, stride);
     uint32_t reach = steps >= 1u << 24 ? steps : steps + (k_w - 1u) * dilation + 1u;
-    uint32_t multiplier = (uint32_t)(node->out.dims[3] / node->in[0].dims[3]);
+    uint32_t multiplier = (uint32_t)kf_quotient(node->out.dims[3], node->in[0].dims[3]);
     kf_conv_work(node, &fields, 4u * k_h + kf_depthwise_bytes(k_h, k_w, reach, multiplier), work);
 }
 
@@ -39,7 +39,7 @@ static void depthwise_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
     int32_t *rows = c->scratch;
     int32_t y = at.y * g->stride_h - g->pad_h;
     kf_depthwise_t d = {(const int8_t *)c->io->in[1], c->channels, g->k_h, g->k_w, g->in_w, g->in_c, g->out_w, g->out_c,
-                        g->out_c / g->in_c, g->stride_w, g->dilation_w, g->pad_w, -c->node->in[0].zp, c->output,
+                        kf_quotient(g->out_c, g->in_c), g->stride_w, g->dilation_w, g->pad_w, -c->node->in[0].zp, c->output,
                         rows + g->k_h};
     for (int32_t k = 0; k < g->k_h; k++, y += g->dilation_h) {
         rows[k] = kf_conv_input_row(c, at.b, y);

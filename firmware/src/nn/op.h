@@ -13,6 +13,15 @@
  * must not add up. */
 #define KF_NOINLINE __attribute__((noinline))
 
+/* a / b and a modulo b for a >= 0 and b > 0: as unsigned numbers. Cores without a division then link one instead of two. */
+static inline int32_t kf_quotient(int32_t a, int32_t b) {
+    return (int32_t)((uint32_t)a / (uint32_t)b);
+}
+
+static inline int32_t kf_remainder(int32_t a, int32_t b) {
+    return (int32_t)((uint32_t)a % (uint32_t)b);
+}
+
 /* How an operator goes through its inputs while it writes its first output from the first byte to the last. */
 typedef enum kf_pace {
     KF_PACE_NONE = 0, /* in no such order */

@@ -73,7 +73,8 @@ static int32_t average(const part_t *p, const kf_window_t *g) {
             at += g->in_c;
         }
     }
-    return sum > 0 ? (sum + count / 2) / count : (sum - count / 2) / count; /* to nearest, ties away from zero */
+    int32_t size = kf_quotient((sum < 0 ? -sum : sum) + (count >> 1), count); /* to nearest, ties away from zero */
+    return sum < 0 ? -size : size;
 }
 
 static int32_t maximum(const part_t *p, const kf_window_t *g) {

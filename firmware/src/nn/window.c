@@ -10,7 +10,7 @@ static int in_range(int32_t x) {
  * (out - 1) * stride < in, so nothing overflows. */
 static int follow(int32_t in, int32_t out, int32_t k, int32_t stride, int32_t dilation, int valid, int32_t *pad) {
     int32_t reach = (k - 1) * dilation + 1;
-    int32_t expected = valid ? (in < reach ? 0 : (in - reach) / stride + 1) : (in + stride - 1) / stride;
+    int32_t expected = valid ? (in < reach ? 0 : kf_quotient(in - reach, stride) + 1) : kf_quotient(in + stride - 1, stride);
     if (expected != out) {
         return 0;
     }
