@@ -31,6 +31,9 @@ from kilofed_tools import heads
 #: Signals that end a run in good order: it can be resumed.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+#: What to listen on to be reached at 127.0.0.1, too.
+_WITH_LOOPBACK = ("127.0.0.1", "0.0.0.0", *tcp.EVERYWHERE)
+
 WATCH_SECONDS = 0.5
 
 #: Told of bytes on a line: its name, whether they came up from the device, and the bytes.
@@ -89,11 +92,12 @@ def run_federation(
     """Runs every round that is left. True when all are done, False when a signal stopped it.
 
     expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: HOST and port to take
-    TCP devices on (port 0: any; host "*": every address); announce: say so by mDNS; on_listening is told the
-    port. fleet: who is let in, and their keys; without one everybody is, in the clear. anybody, insecure: as
-    Engine's. measure: accuracy on a test set. watch: called twice a second; what it raises ends the run. Call
-    it from the main thread: it takes over SIGINT, SIGTERM and SIGHUP while it runs. Raises what Engine.run
-    raises, and TransportError for a port that cannot be opened or announced.
+    TCP devices on (port 0: any; host "*": every address); announce: say so by mDNS; on_listening is told a
+    port of 127.0.0.1, for devices of this machine. fleet: who is let in, and their keys; without one
+    everybody is, in the clear. anybody, insecure: as Engine's. measure: accuracy on a test set. watch: called
+    twice a second; what it raises ends the run. Call it from the main thread: it takes over SIGINT, SIGTERM
+    and SIGHUP while it runs. Raises what Engine.run raises, and TransportError for a port that cannot be
+    opened or announced.
     """
     return asyncio.run(
         _stoppable(
@@ -138,10 +142,11 @@ async def federate(
     Arguments and errors are those of `run_federation`, which is this with a loop of its own and an orderly
     end by signals. expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: host
     and port to take TCP devices on (port 0: any; host "*": every address); announce: say so by mDNS;
-    on_listening is told the port. fleet: who is let in, and their keys; without one everybody is, in the
-    clear. anybody, insecure: as Engine's. measure: accuracy of the global model on a test set. watch: called
-    twice a second; what it raises ends the run. capture: told every byte on a line. Raises RoundError
-    (ConfigError for a port named twice), and TransportError for a port that cannot be opened or announced.
+    on_listening is told a port of 127.0.0.1, for devices of this machine. fleet: who is let in, and their
+    keys; without one everybody is, in the clear. anybody, insecure: as Engine's. measure: accuracy of the
+    global model on a test set. watch: called twice a second; what it raises ends the run. capture: told every
+    byte on a line. Raises RoundError (ConfigError for a port named twice), and TransportError for a port that
+    cannot be opened or announced.
     """
     twice = sorted({port for port in ports if list(ports).count(port) > 1})
     if twice:
@@ -157,8 +162,10 @@ async def federate(
             bound = await stack.enter_async_context(_listening(engine, *listen, capture))
             if announce:
                 await stack.enter_async_context(mdns.announce(listen[0], bound))
-            if on_listening is not None:
-                on_listening(bound)
+        if on_listening is not None:
+            if listen is None or listen[0] not in _WITH_LOOPBACK:
+                bound = await stack.enter_async_context(_listening(engine, "127.0.0.1", 0, capture))
+            on_listening(bound)
         stack.push_async_callback(engine.close)
         await _first_of(engine.run(expected=expected), _watching(watch))
 

@@ -5,6 +5,7 @@ Who gets which samples, what is compared, and how runs are resumed and moved.
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,6 +182,24 @@ def test_a_port_is_named_once(tmp_path: Path) -> None:
     run, _ = resume_or_create(tmp_path / "run", config=CONFIG, model=model_bytes())
     with run, pytest.raises(ConfigError, match="loop:// is named twice"):
         run_federation(run, expected=2, ports=["loop://", "loop://"])
+
+
+@pytest.mark.parametrize("host", [None, "127.0.0.1", "0.0.0.0", "*", "::1"])
+def test_devices_of_this_machine_are_told_a_port_they_reach(tmp_path: Path, host: str | None) -> None:
+    """Also where others are listened for on an address that they do not reach."""
+
+    class Reached(Exception):
+        pass
+
+    def start(port: int) -> None:
+        socket.create_connection(("127.0.0.1", port)).close()
+        raise Reached
+
+    if host == "::1" and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    run, _ = resume_or_create(tmp_path / "run", config=CONFIG, model=model_bytes())
+    with run, pytest.raises(Reached):
+        run_federation(run, expected=1, listen=None if host is None else (host, 0), on_listening=start)
 
 
 def test_what_an_attempt_left_that_was_killed_early_is_no_obstacle(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def command(as_json: bool) -> None:
         print_json(
             [
                 {
-                    "name": b.name, "title": b.title, "chip": b.chip, "core": b.core,
+                    "name": b.name, "title": b.title, "chip": b.chip, "core": b.core, "links": b.links,
                     "flash_bytes": b.flash.size, "ram_bytes": b.ram.size,
                     "ring_slots": b.ring_slots, "emulator": b.qemu or None,
                     "flash_method": b.flash_method.name, "verified": b.verified,
@@ -36,9 +36,18 @@ def command(as_json: bool) -> None:
         )  # fmt: skip
         return
     print_table(
-        ("board", "core", "flash kB", "RAM kB", "samples", "verified", "title"),
+        ("board", "core", "flash kB", "RAM kB", "samples", "links", "verified", "title"),
         [
-            (b.name, b.core, b.flash.size // 1024, b.ram.size // 1024, b.ring_slots, b.verified, b.title)
+            (
+                b.name,
+                b.core,
+                b.flash.size // 1024,
+                b.ram.size // 1024,
+                b.ring_slots,
+                ", ".join(b.links),
+                b.verified,
+                b.title,
+            )
             for b in boards
         ],
     )
