@@ -126,28 +126,35 @@ static void one(const kf_depthwise_t *d, const int8_t *x, taps_t taps, int32_t c
 
 /* The places of the columns `part` of a window. */
 static int32_t list(const kf_depthwise_t *d, const int32_t *rows, kf_part_t part, tap_t *taps) {
-    int32_t count = 0;
-    for (int32_t i = 0; i < d->k_h; i++) {
-        for (int32_t j = part.first; rows[i] >= 0 && j < part.end; j++, count++) {
-            taps[count].x = rows[i] + j * d->dilation * d->in_c;
-            taps[count].w = (i * d->k_w + j) * d->out_c;
+    const int32_t x_step = d->dilation * d->in_c, w_step = d->out_c;
+    tap_t *to = taps;
+    int32_t line = part.first * w_step;
+    for (int32_t i = 0; i < d->k_h; i++, line += d->k_w * w_step) {
+        tap_t tap = {rows[i] + part.first * x_step, line};
+        if (rows[i] < 0) {
+            continue;
+        }
+        for (int32_t left = part.end - part.first; left > 0; left--) {
+            *to++ = tap;
+            tap.x += x_step;
+            tap.w += w_step;
         }
     }
-    return count;
+    return (int32_t)(to - taps);
 }
 
 /* The usual case: the places of a window are listed once for all channels, and for all positions whose windows lie inside the row. */
 static void listed(const kf_depthwise_t *d, const int8_t *x, const int32_t *rows, int8_t *out) {
     taps_t taps = {d->scratch, 0};
-    kf_part_t listed_part = {-1, -1};
+    kf_part_t part = {-1, -1}; /* what is listed */
+    const int32_t room = d->in_w - (d->k_w - 1) * d->dilation; /* whole windows begin before it */
     for (int32_t out_x = 0; out_x < d->out_w; out_x++, out += d->out_c) {
         const int32_t origin = out_x * d->stride - d->pad;
-        const kf_part_t part = kf_window_part(origin, d->k_w, d->dilation, d->in_w);
         const int8_t *start = x + origin * d->in_c;
         int32_t channel = 0;
-        if (part.first != listed_part.first || part.end != listed_part.end) {
+        if (origin < 0 || origin >= room || part.first != 0 || part.end != d->k_w) {
+            part = kf_window_part(origin, d->k_w, d->dilation, d->in_w);
             taps.count = list(d, rows, part, d->scratch);
-            listed_part = part;
         }
         if (taps.count > 0) { /* a dilated window may lie all outside */
             channel = (d->output.narrow ? eights_narrow : eights_any)(d, start, taps, out);
