@@ -162,8 +162,9 @@ def test_written_plan_is_the_plan(seed: int) -> None:
     assert with_plan(written) == written, "a second plan changes nothing"
     payload = read_metadata(written, KILOFED_PLAN)
     assert payload is not None
-    decoded = planfile.decode(payload, tensors=len(plan.offsets), input_tensor=0)
-    assert decoded == (list(plan.offsets), plan.groups)
+    ops = len(plan.scratch)
+    decoded = planfile.decode(payload, tensors=len(plan.offsets), operators=ops, input_tensor=0)
+    assert decoded == (list(plan.offsets), [0] * ops, plan.groups)
     assert write_metadata(written, KILOFED_PLAN, None) == write_metadata(model, KILOFED_PLAN, None)
     standard = with_plan(written, standard=True)
     plain = plan_model(model, standard=True)
@@ -171,6 +172,15 @@ def test_written_plan_is_the_plan(seed: int) -> None:
     assert read_metadata(standard, PLAN) == encode_plan(list(plain.offsets))
     assert device_plan(standard).from_file and device_plan(standard).arena_bytes == plain.arena_bytes
     assert with_plan(standard) == written, "one plan, whatever there was before"
+
+
+def test_a_large_arena_gets_a_standard_plan() -> None:
+    """Places of two bytes end at 256 KiB."""
+    graph = Graph([200_000, 200_000], [(Op.MEAN, [0])])
+    planned = with_plan(file_of(graph))
+    assert read_metadata(planned, KILOFED_PLAN) is None
+    assert device_plan(planned).from_file
+    assert device_plan(planned).arena_bytes == 400_000
 
 
 def test_plan_that_does_not_hold_is_not_used() -> None:

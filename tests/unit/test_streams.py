@@ -170,14 +170,19 @@ def test_plan_files_come_back() -> None:
     groups = (Group(1, (Rule(2, 3, 4), Rule(1, 1, 0))), Group(7, (Rule(1, 255, 0), Rule(0, 1, 9))))
     for offsets in ([0, -1, -1, 4, 8, -1, 262_136], [-1, -1, 12, -1], [1 << 20, -1, 3 << 20]):
         first = next(i for i, at in enumerate(offsets) if at >= 0)
-        payload = planfile.encode(offsets, groups, input_tensor=first)
-        assert planfile.decode(payload, tensors=len(offsets), input_tensor=first) == (offsets, groups)
+        scratch = [0, 1 << 14, 0, 1 << 12]
+        payload = planfile.encode(offsets, scratch, groups, input_tensor=first)
+
+        def decoded(part: bytes, tensors: int = len(offsets), at: int = first) -> object:
+            return planfile.decode(part, tensors=tensors, operators=4, input_tensor=at)
+
+        assert decoded(payload) == (offsets, scratch, groups)
+        group = 3 + 3 * 2  # bytes
         for cut in range(len(payload)):
-            if cut == len(payload) - 3 * 2 - 3:
-                continue  # a group less is a plan too
-            if cut == len(payload) - 2 * (3 * 2 + 3):
+            if cut in (len(payload) - group, len(payload) - 2 * group):
+                assert decoded(payload[:cut]) != decoded(payload)  # a group less is a plan too
                 continue
             with pytest.raises(ModelContractError, match="kilofed convert"):
-                planfile.decode(payload[:cut], tensors=len(offsets), input_tensor=first)
+                decoded(payload[:cut])
     with pytest.raises(ModelContractError, match="smaller model"):
-        planfile.encode([4, 1 << 20], (), input_tensor=0)
+        planfile.encode([4, 1 << 20], [], (), input_tensor=0)

@@ -9,13 +9,13 @@ overlap, but for the first output of an operator, or of a group's last one, and 
 * exactly at the place of the input, where the operator works in place (`work.in_place_inputs`);
 * so far below it that nothing is overwritten that is still to be read (`streams.distance`).
 
-Scratch of an operator, or of all of a group, one behind the other, takes the lowest gap that is free while it
-runs. Offsets are multiples of 4.
+Scratch of an operator, or of all of a group, one behind the other, lies where nothing is alive while it runs;
+without a word of the plan, in the lowest gap. Offsets are multiples of 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +24,8 @@ from kilofed_tools.errors import ModelContractError
 from kilofed_tools.streams import Edge, Group, Rule
 from kilofed_tools.tflite import Op, Operator, TFLiteModel
 from kilofed_tools.work import Pace, Walk, in_place_inputs, round_up, scratch_bytes, walk
+
+OFFSET_MAX = 1 << 24  # of an activation and of scratch: KF_MODEL_TENSOR_BYTES_MAX
 
 _STATES = {Op.SVDF: 4}  # operators that keep an input between inferences: its position
 _ALONE = (Rule(1, 1, 0),)
@@ -258,12 +260,32 @@ class Layout:
         """The lowest place with `size` free bytes while a stage runs, beside the activations in `offsets`."""
         return lowest(((offsets[t], self.sizes[t]) for t in self.alive(first, last)), size)
 
-    def finish(self, offsets: dict[int, int], *, table_bytes: int, from_file: bool) -> Plan:
-        """The plan of these offsets."""
+    def scratch_holds(self, offsets: Mapping[int, int], places: Sequence[int]) -> bool:
+        """Whether scratch at these places, one an operator, overlaps nothing that is alive with it."""
+        for first, last in self.stages:
+            size, at = self.stage_scratch(first, last), places[first]
+            alive = self.alive(first, last) if size else []
+            if size and not 0 <= at <= OFFSET_MAX:
+                return False
+            if any(at < offsets[t] + self.sizes[t] and offsets[t] < at + size for t in alive):
+                return False
+        return True
+
+    def finish(
+        self,
+        offsets: dict[int, int],
+        *,
+        table_bytes: int,
+        from_file: bool,
+        places: Sequence[int] | None = None,
+    ) -> Plan:
+        """The plan of these offsets. places: of scratch, one an operator; None: in the lowest gaps."""
         scratch = [(0, 0)] * len(self.scratch)
         for first, last in self.stages:
             size = self.stage_scratch(first, last)
-            place = self.gap(offsets, first, last, size) if size else 0
+            place = 0
+            if size:
+                place = self.gap(offsets, first, last, size) if places is None else places[first]
             for k in range(first, last + 1):
                 if self.scratch[k]:
                     scratch[k] = (place, self.graph.scratch[k])

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from kilofed_tools import planfile, planner, streams
 from kilofed_tools.errors import ModelContractError
-from kilofed_tools.layout import Graph, Layout, Plan, graph_of, lowest, state_of
+from kilofed_tools.layout import OFFSET_MAX, Graph, Layout, Plan, graph_of, lowest, state_of
 from kilofed_tools.metadata import KILOFED_PLAN, PLAN, decode_plan, encode_plan, read_metadata, write_metadata
 from kilofed_tools.streams import Group
 from kilofed_tools.tflite import TFLiteModel, read_model
@@ -27,8 +27,8 @@ from kilofed_tools.work import in_place_inputs, round_up, scratch_bytes
 
 __all__ = ["Plan", "device_plan", "in_place_inputs", "plan_model", "scratch_bytes", "state_of", "with_plan"]
 
+PLACES_MOST = 4 * 0xFFFE  # bytes: places of two bytes, in units of 4
 OWN_PLAN_MAX = 80  # activations that the device places by itself: KF_MODEL_OWN_PLAN_MAX
-OFFSET_MAX = 1 << 24  # KF_MODEL_TENSOR_BYTES_MAX
 
 
 def _own_plan(graph: Graph) -> Plan:
@@ -87,6 +87,7 @@ def _file_plan(graph: Graph) -> Plan | None:
     payload = read_metadata(graph.model, KILOFED_PLAN)
     standard = payload is None
     groups: tuple[Group, ...] = ()
+    scratch: list[int] | None = None
     if payload is None:
         payload = read_metadata(graph.model, PLAN)
         if payload is None:
@@ -95,7 +96,12 @@ def _file_plan(graph: Graph) -> Plan | None:
         if standard:
             found = decode_plan(payload, tensors=tensors).tolist()
         else:
-            found, groups = planfile.decode(payload, tensors=tensors, input_tensor=graph.model.inputs[0])
+            found, scratch, groups = planfile.decode(
+                payload,
+                tensors=tensors,
+                operators=len(graph.model.operators),
+                input_tensor=graph.model.inputs[0],
+            )
     except ModelContractError:
         return None
     if not _groups_hold(graph, groups):
@@ -104,7 +110,9 @@ def _file_plan(graph: Graph) -> Plan | None:
     offsets = {t: int(found[t]) for t in graph.activations}
     if not _holds(layout, offsets, standard=standard):
         return None
-    return layout.finish(offsets, table_bytes=0, from_file=True)
+    if scratch is not None and not layout.scratch_holds(offsets, scratch):
+        return None
+    return layout.finish(offsets, table_bytes=0, from_file=True, places=scratch)
 
 
 def device_plan(model: bytes | TFLiteModel) -> Plan:
@@ -130,12 +138,24 @@ def plan_model(model: bytes | TFLiteModel, *, standard: bool = False) -> Plan:
     return planner.best_plan(graph)
 
 
+def plan_bytes(plan: Plan, model: TFLiteModel) -> bytes:
+    """The entry ``kilofed.plan`` of a model with this plan. ModelContractError: its arena is too large."""
+    places = [at if size else 0 for at, size in plan.scratch]
+    for group in plan.groups:
+        # A group's scratch begins with that of its first operator, also when that one needs none.
+        inside = plan.scratch[group.first : group.last + 1]
+        first = min((at for at, size in inside if size), default=0)
+        places[group.first : group.last + 1] = [first, *[0] * (len(inside) - 1)][: len(inside)]
+    return planfile.encode(plan.offsets, places, plan.groups, input_tensor=model.inputs[0])
+
+
 def with_plan(model: bytes, *, standard: bool = False) -> bytes:
     """The model with the plan of `plan_model` in its metadata, in place of any it has; everything else stays
-    as it is."""
+    as it is. An arena of more than PLACES_MOST bytes gets a standard plan."""
     plan = plan_model(model, standard=standard)
     bare = write_metadata(write_metadata(model, PLAN, None), KILOFED_PLAN, None)
+    if not standard and plan.arena_bytes > PLACES_MOST:
+        standard, plan = True, plan_model(model, standard=True)
     if standard:
         return write_metadata(bare, PLAN, encode_plan(list(plan.offsets)))
-    payload = planfile.encode(plan.offsets, plan.groups, input_tensor=read_model(model).inputs[0])
-    return write_metadata(bare, KILOFED_PLAN, payload)
+    return write_metadata(bare, KILOFED_PLAN, plan_bytes(plan, read_model(model)))

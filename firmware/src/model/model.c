@@ -187,20 +187,25 @@ static KF_NOINLINE kf_model_fault_t check_op(kf_model_t *m, uint16_t op) {
     return fault;
 }
 
-/* Arena and plan: activations, and all scratch, each in the lowest gap while its operator or group runs. */
-static void set_arena(kf_model_t *m, const uint16_t *own) {
+/* Arena and plan: activations, and the scratch of operators and groups where the plan has it, else in the lowest gaps.
+ * KF_FAULT_PLAN when it is not free there. */
+static kf_model_fault_t set_arena(kf_model_t *m, const uint16_t *own) {
     uint32_t end = kf_plan_end(m, own);
     for (uint32_t op = 0; op < m->ops;) {
         kf_group_t g = kf_group_of(m, op);
         uint32_t bytes = kf_group_scratch(m, &g);
         if (bytes != 0) {
-            bytes += kf_plan_gap(m, own, &g, bytes);
+            if (!kf_plan_scratch_holds(m, &g, bytes)) {
+                return KF_FAULT_PLAN;
+            }
+            bytes += kf_plan_scratch(m, own, &g, bytes);
             end = bytes > end ? bytes : end;
         }
         op = (uint32_t)g.last + 1u;
     }
     m->tensor_bytes = (end + 3u) & ~3u;
     m->arena_bytes = m->tensor_bytes + (own == NULL ? 0 : kf_plan_table_bytes(m));
+    return KF_FAULT_NONE;
 }
 
 /* Without a plan in the file (or with one that contradicts the graph): the device's own. */
@@ -210,17 +215,13 @@ static KF_NOINLINE kf_model_fault_t own_plan(kf_model_t *m) {
         return KF_FAULT_PLAN;
     }
     kf_model_fault_t fault = kf_plan_make(m, own);
-    if (fault == KF_FAULT_NONE) {
-        set_arena(m, own);
-    }
-    return fault;
+    return fault == KF_FAULT_NONE ? set_arena(m, own) : fault;
 }
 
 static kf_model_fault_t plan_memory(kf_model_t *m) {
     kf_plan_find(m);
     if (m->plan_from_file != KF_PLAN_OWN) {
-        if (kf_plan_check(m) == KF_FAULT_NONE) {
-            set_arena(m, NULL);
+        if (kf_plan_check(m) == KF_FAULT_NONE && set_arena(m, NULL) == KF_FAULT_NONE) {
             return KF_FAULT_NONE;
         }
         m->plan_from_file = KF_PLAN_OWN;

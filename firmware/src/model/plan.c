@@ -63,7 +63,7 @@ void kf_plan_find(kf_model_t *m) {
     m->plan_from_file = KF_PLAN_OWN;
     if (at != 0) {
         if (bytes >= KF_PLAN_HEAD_BYTES && plan[0] == KF_PLAN_VERSION && plan[1] >= KF_PLAN_SHIFT_MIN &&
-            plan[1] <= KF_PLAN_SHIFT_MAX && bytes >= KF_PLAN_HEAD_BYTES + 2u * kf_get_u16(plan + 6) &&
+            plan[1] <= KF_PLAN_SHIFT_MAX && bytes >= KF_PLAN_HEAD_BYTES + 2u * kf_get_u16(plan + 6) + 2u * m->ops &&
             (uint32_t)kf_get_u16(plan + 4) + kf_get_u16(plan + 6) <= m->tensors) {
             m->at_plan = at;
             m->plan_from_file = KF_PLAN_KILOFED;
@@ -219,11 +219,10 @@ static int taken_still(const kf_model_t *m, const kf_activation_t *a, int32_t fr
     return a->state || a->tensor == m->output || a->time >= from || (read->bits[a->tensor / 32] >> a->tensor % 32 & 1u) != 0;
 }
 
-/* Lowest multiple of 4 with `bytes` free bytes, as far as activations alive in [from, to] and already placed are
- * concerned. Each pass moves the place behind one obstacle at least, or ends. */
-static uint32_t lowest_gap(const kf_model_t *m, const uint16_t *own, int32_t from, int32_t to, uint32_t bytes) {
+/* Lowest place from `place` on, a multiple of 4, with `bytes` free bytes, as far as activations alive in [from, to] and already
+ * placed are concerned. Each pass moves the place behind one obstacle at least, or ends. */
+static uint32_t lowest_gap(const kf_model_t *m, const uint16_t *own, int32_t from, int32_t to, uint32_t bytes, uint32_t place) {
     read_t read;
-    uint32_t place = 0;
     int moved;
     find_read(m, from, &read);
     do {
@@ -267,7 +266,7 @@ kf_model_fault_t kf_plan_make(const kf_model_t *m, uint16_t own[KF_MODEL_OWN_PLA
     } while (kf_graph_next(m, &a));
     uint32_t bytes;
     while (largest(m, own, &a, &bytes)) {
-        uint32_t place = lowest_gap(m, own, kf_graph_from(&a), kf_graph_to(m, &a), bytes) / 4;
+        uint32_t place = lowest_gap(m, own, kf_graph_from(&a), kf_graph_to(m, &a), bytes, 0) / 4;
         if (place >= NOT_PLACED) {
             return KF_FAULT_PLAN;
         }
@@ -288,6 +287,17 @@ uint32_t kf_plan_end(const kf_model_t *m, const uint16_t *own) {
     return end;
 }
 
-uint32_t kf_plan_gap(const kf_model_t *m, const uint16_t *own, const kf_group_t *g, uint32_t bytes) {
-    return lowest_gap(m, own, g->first, g->last, bytes);
+static uint32_t place_in_file(const kf_model_t *m, const kf_group_t *g) {
+    const uint8_t *plan = m->data + m->at_plan;
+    return (uint32_t)kf_get_u16(plan + KF_PLAN_HEAD_BYTES + 2u * (kf_get_u16(plan + 6) + (uint32_t)g->first)) << plan[1];
+}
+
+uint32_t kf_plan_scratch(const kf_model_t *m, const uint16_t *own, const kf_group_t *g, uint32_t bytes) {
+    return m->plan_from_file == KF_PLAN_KILOFED ? place_in_file(m, g) : lowest_gap(m, own, g->first, g->last, bytes, 0);
+}
+
+int kf_plan_scratch_holds(const kf_model_t *m, const kf_group_t *g, uint32_t bytes) {
+    uint32_t place = m->plan_from_file == KF_PLAN_KILOFED ? place_in_file(m, g) : 0;
+    return m->plan_from_file != KF_PLAN_KILOFED ||
+           (place <= KF_MODEL_TENSOR_BYTES_MAX && lowest_gap(m, NULL, g->first, g->last, bytes, place) == place);
 }

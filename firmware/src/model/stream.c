@@ -16,7 +16,7 @@ typedef struct groups {
 static groups_t groups_of(const kf_model_t *m) {
     groups_t all = {0, 0};
     if (m->plan_from_file == KF_PLAN_KILOFED) {
-        all.at = m->at_plan + KF_PLAN_HEAD_BYTES + 2u * kf_get_u16(m->data + m->at_plan + 6);
+        all.at = m->at_plan + KF_PLAN_HEAD_BYTES + 2u * (kf_get_u16(m->data + m->at_plan + 6) + (uint32_t)m->ops);
         all.end = m->at_plan + kf_get_u32(m->data + m->at_plan - 4);
     }
     return all;

@@ -211,7 +211,7 @@ static KF_NOINLINE void find_scratch(kf_nn_t *nn) {
     const kf_group_t g = kf_group_of(nn->model, nn->op);
     if (nn->op == g.first) {
         uint32_t bytes = kf_group_scratch(nn->model, &g);
-        nn->scratch = bytes == 0 ? 0 : kf_plan_gap(nn->model, own_plan(nn), &g, bytes);
+        nn->scratch = bytes == 0 ? 0 : kf_plan_scratch(nn->model, own_plan(nn), &g, bytes);
         nn->before = 0;
     }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import engine_images
 import engine_models
@@ -11,9 +12,8 @@ import pytest
 from engine_runner import OK, Engine, oracle, seeds
 from test_models import MODELS, load
 
-from kilofed_tools import planfile
 from kilofed_tools.metadata import KILOFED_PLAN, PLAN, encode_plan, write_metadata
-from kilofed_tools.plan import device_plan, plan_model, with_plan
+from kilofed_tools.plan import device_plan, plan_bytes, plan_model, with_plan
 from kilofed_tools.streams import Group, Rule
 from kilofed_tools.tflite import read_model
 from kilofed_tools.work import Pace, Walk, in_place_inputs, walk
@@ -152,14 +152,19 @@ def test_broken_plans_are_not_used(engine: Engine, seed: int, maker: Callable[[i
     parsed = read_model(model)
     x = engine_models.random_inputs(model, seed, 1)
     expected = oracle(model, x)
-    for k in range(12):
+    for k in range(14):
         if k < 3:
             payload = encode_plan(_moved(rng, list(plain.offsets), 1))
             damaged = write_metadata(model, PLAN, payload)
         else:
             offsets = _moved(rng, list(plan.offsets), 4) if k < 7 else list(plan.offsets)
             groups = _meddled(rng, plan.groups) if k >= 6 else plan.groups
-            payload = planfile.encode(offsets, groups, input_tensor=parsed.inputs[0])
+            changed = replace(plan, offsets=tuple(offsets), groups=groups)
+            if k >= 10:  # scratch moved
+                step = int(rng.choice([-64, -8, -4, 4, 8, 256]))
+                scratch = tuple((max(0, at + step * (size > 0)), size) for at, size in plan.scratch)
+                changed = replace(plan, scratch=scratch)
+            payload = plan_bytes(changed, parsed)
             damaged = write_metadata(model, KILOFED_PLAN, payload)
         figures(engine, damaged)
         assert engine.run(x[0].tobytes(), max_macs=1)[1] == expected[0]
