@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from kilofed.link.errors import ConnectError
+from kilofed.native import TOOLS, build_native
 from kilofed.transports import mdns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +99,17 @@ def test_a_device_finds_the_host_that_announces_itself(
     joined = join(machines[1], "auto", options)
     host = serve(machines[0], tmp_path, "--listen", f"*:{PORT}", "--announce")
     assert f"connected to 10.77.0.1:{PORT}" in rounds_of(host, joined)
+
+
+@pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in TOOLS), reason=f"not installed: {', '.join(TOOLS)}"
+)
+def test_the_core_as_a_process_finds_it_too(machines: tuple[list[str], list[str]], tmp_path: Path) -> None:
+    options = device(tmp_path)
+    command = [*machines[1], str(build_native()), "--connect", "auto", *options]
+    joined = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    host = serve(machines[0], tmp_path, "--listen", f"*:{PORT}", "--announce")
+    assert f"found 10.77.0.1:{PORT}" in rounds_of(host, joined)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
  * The loop sleeps in poll() until bytes come, a full socket has room, or the next device is due; devices with work take turns, a
  * slice each. An idle device costs its share of one poll() and a heartbeat every two seconds. */
 #define _GNU_SOURCE /* ppoll */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -13,10 +14,14 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "mdns.h"
 #include "options.h"
 #include "unit.h"
 
 #define SLEEP_MAX_MS 60000u
+
+/* Between two questions for a host, doubling (RFC 6762, 5.2). */
+enum { ASK_FIRST_MS = 1000, ASK_LAST_MS = 16000 };
 
 static volatile sig_atomic_t stopping;
 
@@ -115,10 +120,38 @@ static int turn(kf_unit_t *units, struct pollfd *fds, const kf_options_t *o, con
     return 1;
 }
 
+/* Ask for a host until one answers, and write its address as --connect would have it. */
+static int look_for_host(char host[INET_ADDRSTRLEN], char port[8]) {
+    struct sockaddr_in address;
+    int wait_ms = ASK_FIRST_MS, found = 0;
+
+    fputs("kilofed-posix: looking for a host that announces itself (kilofed run --announce)\n", stderr);
+    while (found == 0) {
+        found = kf_mdns_find(&address, wait_ms);
+        wait_ms = wait_ms * 2 > ASK_LAST_MS ? ASK_LAST_MS : wait_ms * 2;
+    }
+    if (found < 0 || inet_ntop(AF_INET, &address.sin_addr, host, INET_ADDRSTRLEN) == NULL) {
+        fprintf(stderr, "kilofed-posix: --connect auto: %s: name the host's address\n", strerror(errno));
+        return -1;
+    }
+    snprintf(port, 8, "%u", ntohs(address.sin_port));
+    fprintf(stderr, "kilofed-posix: found %s:%s\n", host, port);
+    return 0;
+}
+
 static struct addrinfo *resolve(const kf_options_t *o) {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
-    const int error = getaddrinfo(o->host, o->port, &hints, &found);
+    char host[INET_ADDRSTRLEN], port[8];
+    int error;
+
+    if (o->port == NULL) {
+        if (look_for_host(host, port) != 0 || getaddrinfo(host, port, &hints, &found) != 0) {
+            return NULL;
+        }
+        return found;
+    }
+    error = getaddrinfo(o->host, o->port, &hints, &found);
     if (error != 0) {
         fprintf(stderr, "kilofed-posix: --connect %s:%s: %s: check the address\n", o->host, o->port, gai_strerror(error));
         return NULL;

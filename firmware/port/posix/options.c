@@ -14,6 +14,7 @@ static const char help[] =
     "Devices of the real firmware core in one process, each with a connection of its own to a host.\n"
     "\n"
     "  --connect HOST:PORT  where the host listens; a lost connection is made again\n"
+    "  --connect auto       a host that announces itself on the local network (mDNS): found once, at the start\n"
     "  --stdio              one device that speaks over stdin and stdout instead, until stdin ends\n"
     "  --model FILE         the .tflite of all devices\n"
     "  --samples FILE       placed samples (\"KFS1\") of the next device; may be given once a device\n"
@@ -102,8 +103,12 @@ static int number(uint32_t *out, const char *option, const char *text, uint32_t 
 /* Split HOST:PORT at its last colon, in place; [::1]:9000 is fine. */
 static int address(kf_options_t *o, char *text) {
     char *colon = strrchr(text, ':');
+    if (strcmp(text, "auto") == 0) {
+        o->host = text;
+        return 0;
+    }
     if (colon == NULL || colon == text || colon[1] == 0) {
-        return refuse("--connect", text, "give HOST:PORT, such as 127.0.0.1:7600");
+        return refuse("--connect", text, "give HOST:PORT, such as 127.0.0.1:7600, or auto");
     }
     *colon = 0;
     o->port = colon + 1;

@@ -8,7 +8,7 @@
 #define KF_POSIX_DEVICES_MAX 4096u
 
 typedef struct kf_options {
-    const char *host, *port; /* of --connect; NULL with --stdio */
+    const char *host, *port; /* of --connect; both NULL with --stdio, port alone with `auto` */
     const char *model;
     const char **samples;  /* files, of device 0, 1, ... */
     const char **settings; /* files, of device 0, 1, ... */
