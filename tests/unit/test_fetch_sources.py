@@ -1,4 +1,4 @@
-"""C libraries of others: what is fetched is what was pinned; what cannot be had is said with the next step."""
+"""C libraries of others: what is fetched is what was pinned; what cannot be had is said with a next step."""
 
 from __future__ import annotations
 
