@@ -8,6 +8,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import flatbuffers
@@ -18,7 +19,7 @@ from board_line import DIGITS, IDENTITY, ROOT, Line, placed
 from kilofed.boards import Board, Emulator, Network, build, load
 from kilofed.boards.catalogue import ETHERNET, SERIAL
 from kilofed.boards.emulator import HOST
-from kilofed.boards.network import parse
+from kilofed.boards.network import decode, parse
 from kilofed.boards.placed import encode
 from kilofed.experiment import make_places
 from kilofed.federation import federate, resume_or_create
@@ -125,6 +126,26 @@ def test_a_mixed_fleet_learns_what_one_on_serial_lines_does(tmp_path: Path) -> N
             assert all_taken(finished, 4)
             models[link] = finished.model_path.read_bytes()
     assert models[SERIAL] == models[ETHERNET]
+
+
+def test_a_run_that_goes_on_elsewhere_is_found_again(tmp_path: Path) -> None:
+    """The host that comes back has another port; its boards are told, and are the same devices."""
+    places = make_places(digits_pool(), [BOARD, BOARD], samples=60, link=ETHERNET)
+    ports: list[Network] = []
+    devices: list[bytes] = []
+
+    def look(laboratory: Laboratory, event: RunEvent) -> None:
+        if isinstance(event, RoundStarted) and event.number in (1, 3):
+            folder = laboratory.boards["mps2-an386-1"].folder
+            ports.append(decode((folder / "network.bin").read_bytes()))
+            devices.append((folder / "settings.bin").read_bytes())
+
+    for rounds in (2, 4):
+        config = replace(CONFIG, rounds=rounds)
+        with run(tmp_path / "run", places, look, config=config) as finished:
+            assert all_taken(finished, 2)
+    assert ports[0].host == ports[1].host == HOST
+    assert devices[0] == devices[1]
 
 
 def test_eight_boards_at_once(tmp_path: Path) -> None:
