@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -227,26 +227,34 @@ class Fleet:
 
         A name or id that is taken is a FleetError, unless `replace` puts it in its place.
         """
+        self.add_all([device], replace=replace)
+
+    def add_all(self, devices: Iterable[Device], *, replace: bool = False) -> None:
+        """Registers many devices, or none of them when one cannot be: see `add`."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            taken = self._db.execute(
-                "SELECT name FROM devices WHERE id = ? OR name = ?", (device.id, device.name)
-            ).fetchone()
-            if taken is not None and not replace:
-                raise FleetError(
-                    f"a device named {taken[0]} is registered already",
-                    "choose another name, or remove it with `kilofed devices --remove`",
-                    path=str(self.path),
-                    device=device.name,
-                )
-            self._db.execute("DELETE FROM devices WHERE id = ? OR name = ?", (device.id, device.name))
-            self._db.execute(
-                f"INSERT INTO devices ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    device.id, device.name, device.board, device.key, device.created, device.last_seen,
-                    device.next_key, device.revoked, device.encrypted, device.group, device.enrolling,
-                ),
-            )  # fmt: skip
+            for device in devices:
+                self._insert(device, replace)
+
+    def _insert(self, device: Device, replace: bool) -> None:
+        taken = self._db.execute(
+            "SELECT name FROM devices WHERE id = ? OR name = ?", (device.id, device.name)
+        ).fetchone()
+        if taken is not None and not replace:
+            raise FleetError(
+                f"a device named {taken[0]} is registered already",
+                "choose another name, or remove it with `kilofed devices --remove`",
+                path=str(self.path),
+                device=device.name,
+            )
+        self._db.execute("DELETE FROM devices WHERE id = ? OR name = ?", (device.id, device.name))
+        self._db.execute(
+            f"INSERT INTO devices ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                device.id, device.name, device.board, device.key, device.created, device.last_seen,
+                device.next_key, device.revoked, device.encrypted, device.group, device.enrolling,
+            ),
+        )  # fmt: skip
 
     def all(self) -> list[Device]:
         """Every device, by name."""
@@ -354,6 +362,8 @@ class Fleet:
         """Notes that a device opened a session, and whether it was encrypted."""
         when = time.time() if now is None else now
         try:
+            # When a device was seen need not outlive a power cut, and ten thousand may come at once.
+            self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(
                 "UPDATE devices SET last_seen = ?, encrypted = ? WHERE id = ?", (when, encrypted, device_id)
             )
@@ -363,6 +373,8 @@ class Fleet:
                 "make room on its disk, then start the same command again",
                 path=str(self.path),
             ) from error
+        finally:
+            self._db.execute("PRAGMA synchronous = FULL")
 
     def admit(self, hello: SaysHello) -> int:
         """The link's question about a hello: 0 to welcome the device, else the reason to refuse it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from kilofed.rounds.records import (
 )
 
 FILE = "live.json"
+FLUSH_ALWAYS = 500  # devices up to which every flush writes
+FLUSH_SECONDS = 1e-3  # between two writes, for each device more
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Live:
         self._round: RoundStarted | None = None
         self._expected = 0
         self._views: dict[str, DeviceView] = {}
+        self._again_at = 0.0
         self._stale = True  # what an earlier process left there is not of now
 
     def __call__(self, event: RunEvent) -> None:
@@ -63,9 +67,13 @@ class Live:
         self._stale = True
 
     def flush(self) -> None:
-        """Writes what changed since the last time; what cannot be written is left."""
-        if not self._stale:
+        """Writes what changed since the last time; what cannot be written is left.
+
+        With many devices, not at every call: a file of ten thousand takes some tenths of a second to make.
+        """
+        if not self._stale or time.monotonic() < self._again_at:
             return
+        self._again_at = time.monotonic() + max(0, len(self._views) - FLUSH_ALWAYS) * FLUSH_SECONDS
         content = {
             "round": None if self._round is None else dataclasses.asdict(self._round),
             "expected": self._expected,

@@ -288,9 +288,9 @@ class Run:
     # ---- devices, notes, figures -----------------------------------------------------------------
 
     def put_device(self, row: DeviceRow) -> None:
-        """Remembers a device, or what changed about it."""
+        """Remembers a device, or what changed about it; on the disk with the next round at the latest."""
         self._must_write()
-        with self._transaction():
+        with self._soon_safe(), self._transaction():
             self._db.execute(
                 f"INSERT OR REPLACE INTO devices ({_DEVICE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -310,9 +310,9 @@ class Run:
         return [DeviceRow(*row) for row in self._db.execute(f"SELECT {_DEVICE} FROM devices ORDER BY name")]
 
     def note(self, text: str, *, device: str = "") -> None:
-        """Adds a line to the run's log."""
+        """Adds a line to the run's log; on the disk with the next round at the latest."""
         self._must_write()
-        with self._transaction():
+        with self._soon_safe(), self._transaction():
             self._db.execute(
                 "INSERT INTO notes (at, device, text) VALUES (?, ?, ?)", (time.time(), device, text)
             )
@@ -383,6 +383,18 @@ class Run:
             if isinstance(error, sqlite3.Error):
                 raise _damaged(self.folder, error) from error
             raise
+
+    @contextlib.contextmanager
+    def _soon_safe(self) -> Iterator[None]:
+        """What is committed inside outlives this process at once, a power cut once a round was committed.
+
+        Thousands of devices come at once, and each wait for the disk would hold up all of them.
+        """
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous = FULL")
 
     def _repair(self) -> None:
         """After a kill: removes what a commit left half done. See the order in the module's description."""

@@ -1,7 +1,8 @@
 """`python -m tests.bench`: measure, print a table, write `build/bench.json`.
 
-Nothing here is a time. Instructions are exact counts under emulation, sizes come from linked images, bytes
-from counters on the wire: the same command gives the same figure on any machine, however loaded.
+Nothing here is a time, but for `scale`. Instructions are exact counts under emulation, sizes come from linked
+images, bytes from counters on the wire: the same command gives the same figure on any machine, however
+loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from . import markdown
 from .figure import BenchError, Figure
 
 ROOT = Path(__file__).resolve().parents[2]
-TOPICS = ("boards", "infer", "train", "link", "learning")
+TOPICS = ("boards", "infer", "train", "link", "learning", "scale")
 
 
 def measure(topics: Sequence[str]) -> Iterator[Figure]:

@@ -1,7 +1,4 @@
-/* kilofed-posix: many devices of the real core in one process and one loop.
- *
- * The loop sleeps in poll() until bytes come, a full socket has room, or the next device is due; devices with work take turns, a
- * slice each. An idle device costs its share of one poll() and a heartbeat every two seconds. */
+/* kilofed-posix: many devices of the real core in one process and one loop (loop.h), or one over stdin and stdout. */
 #define _GNU_SOURCE /* ppoll */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,6 +11,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "loop.h"
 #include "mdns.h"
 #include "options.h"
 #include "unit.h"
@@ -48,74 +46,48 @@ static void signals_begin(sigset_t *inside) {
     sigaction(SIGPIPE, &action, NULL);
 }
 
-/* A connection a device: as many files as the system allows. */
-static void files_allow(void) {
+#define FILES_BESIDES 16u /* files that are not a device's socket */
+
+/* A connection a device: as many files as the system allows. 0, or -1 after printing that they are too few. */
+static int files_allow(uint32_t count) {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
-
-static uint32_t unit_wait(const kf_unit_t *unit, uint32_t now_ms, int connects) {
-    uint32_t wait = kf_time_left(now_ms, unit->due_ms);
-    if (connects && unit->line == KF_LINE_DOWN) {
-        const uint32_t retry = kf_time_left(now_ms, unit->retry_ms);
-        wait = retry < wait ? retry : wait;
-    }
-    return wait;
-}
-
-static short unit_wants(const kf_unit_t *unit) {
-    switch (unit->line) {
-    case KF_LINE_CONNECTING:
-        return POLLOUT;
-    case KF_LINE_UP:
-        return POLLIN;
-    default:
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
         return 0;
     }
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < count + FILES_BESIDES) {
+        fprintf(stderr, "kilofed-posix: --count %u: this system allows a process %lu files, and a device takes one: lower --count, or "
+                        "raise the hard limit (`ulimit -Hn`)\n",
+                count, (unsigned long)limit.rlim_max);
+        return -1;
+    }
+    return 0;
 }
 
-/* One turn: sleep, read, connect, work. Returns 0 when stdin has ended. */
-static int turn(kf_unit_t *units, struct pollfd *fds, const kf_options_t *o, const struct addrinfo *address,
-                const sigset_t *inside) {
-    uint32_t now = kf_unit_clock();
-    uint32_t wait = SLEEP_MAX_MS;
-    nfds_t files = 0;
-    for (uint32_t i = 0; i < o->count; i++) {
-        kf_unit_t *unit = &units[i];
-        const uint32_t left = unit_wait(unit, now, address != NULL);
-        wait = left < wait ? left : wait;
-        fds[2 * i] = (struct pollfd){.fd = unit->in, .events = unit_wants(unit)};
-        fds[2 * i + 1] = (struct pollfd){.fd = unit->blocked ? unit->out : -1, .events = POLLOUT};
-        files = 2u * (i + 1u);
-    }
+/* One turn of a device on stdin and stdout. Returns 0 when stdin has ended. poll(), as epoll takes no file on a disk. */
+static int turn(kf_unit_t *unit, uint32_t slice_macs, const sigset_t *inside) {
+    struct pollfd fds[2] = {{.fd = unit->in, .events = POLLIN}, {.fd = unit->blocked ? unit->out : -1, .events = POLLOUT}};
+    const uint32_t left = kf_time_left(kf_unit_clock(), unit->due_ms);
+    const uint32_t wait = left < SLEEP_MAX_MS ? left : SLEEP_MAX_MS;
     const struct timespec timeout = {(time_t)(wait / 1000u), (long)(wait % 1000u) * 1000000};
-    if (ppoll(fds, files, &timeout, inside) < 0 && errno != EINTR) {
+    if (ppoll(fds, 2, &timeout, inside) < 0 && errno != EINTR) {
         perror("kilofed-posix: ppoll");
         return 0;
     }
     if (stopping) {
         return 1;
     }
-    now = kf_unit_clock();
-    for (uint32_t i = 0; i < o->count; i++) {
-        kf_unit_t *unit = &units[i];
-        const short happened = fds[2 * i].revents;
-        if (unit->line == KF_LINE_UP && happened != 0 && kf_unit_read(unit, now) != 0 && address == NULL) {
-            return 0;
-        }
-        if (address != NULL && unit->line != KF_LINE_UP && (happened != 0 || unit->line == KF_LINE_DOWN)) {
-            kf_unit_connect(unit, address, now);
-        }
-        if (fds[2 * i + 1].revents != 0) {
-            unit->blocked = 0;
-            unit->due_ms = now;
-        }
-        if (kf_time_reached(now, unit->due_ms)) {
-            kf_unit_work(unit, o->slice_macs);
-        }
+    const uint32_t now = kf_unit_clock();
+    if (fds[0].revents != 0 && kf_unit_read(unit, now) != 0) {
+        return 0;
+    }
+    if (fds[1].revents != 0) {
+        unit->blocked = 0;
+        unit->due_ms = now;
+    }
+    if (kf_time_reached(now, unit->due_ms)) {
+        kf_unit_work(unit, slice_macs);
     }
     return 1;
 }
@@ -159,38 +131,46 @@ static struct addrinfo *resolve(const kf_options_t *o) {
     return found;
 }
 
-static int run(const kf_options_t *o, const kf_file_t *model) {
+/* Until a signal comes, or stdin has ended. */
+static int work(kf_unit_t *units, const kf_options_t *o, const struct addrinfo *address) {
+    sigset_t inside;
+    signals_begin(&inside);
+    if (o->verbose) {
+        fprintf(stderr, "kilofed-posix: %u devices of %zu bytes\n", o->count, units[0].memory_bytes);
+    }
+    if (o->stdio) {
+        while (!stopping && turn(&units[0], o->slice_macs, &inside)) {
+        }
+        return 0;
+    }
+    kf_loop_t loop;
+    int failed = kf_loop_init(&loop, units, o->count, address, o->slice_macs) != 0;
+    while (!failed && !stopping) {
+        failed = kf_loop_turn(&loop, &inside) != 0;
+    }
+    kf_loop_free(&loop);
+    return failed;
+}
+
+static int run(const kf_options_t *o, const kf_file_t *model, const kf_file_t *samples) {
     struct addrinfo *address = NULL;
     if (!o->stdio && (address = resolve(o)) == NULL) {
         return 1;
     }
     const uint32_t boot = o->boots != NULL ? kf_boot_count(o->boots) : 0;
-    if (o->boots != NULL && boot == 0) {
-        if (address != NULL) {
-            freeaddrinfo(address);
-        }
-        return 1;
-    }
-    files_allow();
-    kf_unit_t *units = calloc(o->count, sizeof *units);
-    struct pollfd *fds = calloc(2u * (size_t)o->count, sizeof *fds);
+    int failed = (o->boots != NULL && boot == 0) || files_allow(o->count) != 0;
+    kf_unit_t *units = failed ? NULL : calloc(o->count, sizeof *units);
     uint32_t made = 0;
-    int failed = units == NULL || fds == NULL;
+    failed = failed || units == NULL;
     while (!failed && made < o->count) {
-        failed = kf_unit_init(&units[made], o, model, made, boot) != 0;
+        failed = kf_unit_init(&units[made], o, model, samples, made, boot) != 0;
         made++;
     }
     if (!failed && o->stdio) {
         failed = kf_unit_use_stdio(&units[0]) != 0;
     }
     if (!failed) {
-        sigset_t inside;
-        signals_begin(&inside);
-        if (o->verbose) {
-            fprintf(stderr, "kilofed-posix: %u devices of %zu bytes\n", o->count, units[0].memory_bytes);
-        }
-        while (!stopping && turn(units, fds, o, address, &inside)) {
-        }
+        failed = work(units, o, address);
         for (uint32_t i = 0; i < made; i++) {
             kf_unit_leave(&units[i]);
         }
@@ -198,7 +178,6 @@ static int run(const kf_options_t *o, const kf_file_t *model) {
     for (uint32_t i = 0; i < made; i++) {
         kf_unit_free(&units[i]);
     }
-    free(fds);
     free(units);
     if (address != NULL) {
         freeaddrinfo(address);
@@ -211,12 +190,14 @@ int main(int argc, char **argv) {
     const int parsed = kf_options_parse(&options, argc, argv);
     int result = parsed < 0 ? 2 : 0;
     if (parsed == 0) {
-        kf_file_t model;
+        kf_file_t model = {NULL, 0}, samples = {NULL, 0};
         result = 1;
-        if (kf_file_map(&model, options.model) == 0) {
-            result = run(&options, &model);
-            kf_file_unmap(&model);
+        if (kf_file_map(&model, options.model) == 0 &&
+            (options.all_samples == NULL || kf_file_map(&samples, options.all_samples) == 0)) {
+            result = run(&options, &model, &samples);
         }
+        kf_file_unmap(&samples);
+        kf_file_unmap(&model);
     }
     kf_options_free(&options);
     return result;

@@ -18,7 +18,8 @@ static const char help[] =
     "  --stdio              one device that speaks over stdin and stdout instead, until stdin ends\n"
     "  --model FILE         the .tflite of all devices\n"
     "  --samples FILE       placed samples (\"KFS1\") of the next device; may be given once a device\n"
-    "  --count N            devices, 1 to 4096 (default 1)\n"
+    "  --all-samples FILE   placed samples of every device that has no --samples\n"
+    "  --count N            devices, 1 to 65536 (default 1)\n"
     "  --id-seed TEXT       ids and keys made from this text and the device's number: the same at every start\n"
     "  --settings FILE      a 64-byte settings page with id and key of the next device; without this and --id-seed\n"
     "                       a device has an id by chance and no key\n"
@@ -40,6 +41,7 @@ enum {
     OPT_STDIO,
     OPT_MODEL,
     OPT_SAMPLES,
+    OPT_ALL_SAMPLES,
     OPT_COUNT,
     OPT_ID_SEED,
     OPT_SETTINGS,
@@ -63,6 +65,7 @@ static const struct option names[] = {
     {"stdio", no_argument, NULL, OPT_STDIO},
     {"model", required_argument, NULL, OPT_MODEL},
     {"samples", required_argument, NULL, OPT_SAMPLES},
+    {"all-samples", required_argument, NULL, OPT_ALL_SAMPLES},
     {"count", required_argument, NULL, OPT_COUNT},
     {"id-seed", required_argument, NULL, OPT_ID_SEED},
     {"settings", required_argument, NULL, OPT_SETTINGS},
@@ -132,6 +135,9 @@ static int take(kf_options_t *o, int option) {
         return 0;
     case OPT_SAMPLES:
         o->samples[o->samples_count++] = optarg;
+        return 0;
+    case OPT_ALL_SAMPLES:
+        o->all_samples = optarg;
         return 0;
     case OPT_COUNT:
         return number(&o->count, "--count", optarg, 1, KF_POSIX_DEVICES_MAX);

@@ -5,13 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KF_POSIX_DEVICES_MAX 4096u
+#define KF_POSIX_DEVICES_MAX 65536u
 
 typedef struct kf_options {
     const char *host, *port; /* of --connect; both NULL with --stdio, port alone with `auto` */
     const char *model;
     const char **samples;  /* files, of device 0, 1, ... */
     const char **settings; /* files, of device 0, 1, ... */
+    const char *all_samples; /* file of every device that has none of its own; NULL: they begin without samples */
     size_t samples_count, settings_count;
     const char *id_seed; /* NULL: ids are random and new at each start, and there are no keys */
     const char *name;    /* for people; each device's number is added when there are several */

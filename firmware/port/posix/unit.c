@@ -196,7 +196,8 @@ static size_t memory_size(const kf_unit_t *unit, const kf_options_t *o) {
     return need > least ? need : least;
 }
 
-int kf_unit_init(kf_unit_t *unit, const kf_options_t *o, const kf_file_t *model, uint32_t number, uint32_t boot) {
+int kf_unit_init(kf_unit_t *unit, const kf_options_t *o, const kf_file_t *model, const kf_file_t *shared,
+                 uint32_t number, uint32_t boot) {
     memset(unit, 0, sizeof *unit);
     unit->number = number;
     unit->in = unit->out = -1;
@@ -207,6 +208,7 @@ int kf_unit_init(kf_unit_t *unit, const kf_options_t *o, const kf_file_t *model,
         (number < o->samples_count && kf_file_map(&unit->samples, o->samples[number]) != 0)) {
         return -1;
     }
+    const kf_file_t *samples = number < o->samples_count ? &unit->samples : shared;
     unit->boot = boot; /* an id by chance, which was made above, is no part of it */
     unit->config = (kf_device_config_t){
         .model = model->bytes,
@@ -220,7 +222,7 @@ int kf_unit_init(kf_unit_t *unit, const kf_options_t *o, const kf_file_t *model,
         .held_out_every = (uint8_t)o->held_out,
         .exact_updates = 1,
         .max_batch = (uint16_t)o->max_batch,
-        .samples = {unit->samples.bytes, (uint32_t)unit->samples.size},
+        .samples = {samples->bytes, (uint32_t)samples->size},
         .port = {unit, port_write, port_millis, port_entropy, port_stray},
     };
     unit->memory_bytes = memory_size(unit, o);
@@ -273,6 +275,7 @@ static void line_close(kf_unit_t *unit, uint32_t now_ms) {
     }
     unit->in = unit->out = -1;
     unit->blocked = 0;
+    unit->watched = 0;
     unit->line = KF_LINE_DOWN;
     /* Doubling, and a quarter of it by chance, so that a fleet does not come back in one instant. */
     uint8_t chance = 0;

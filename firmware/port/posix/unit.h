@@ -41,6 +41,12 @@ typedef struct kf_unit {
     uint32_t backoff_ms;
     uint32_t due_ms;   /* when the device wants to be polled */
     int verbose;
+
+    /* For the loop (loop.h). */
+    uint32_t when_ms; /* when it wants a turn */
+    uint32_t turn;    /* in what order, of those of one moment */
+    uint32_t place;   /* in the heap */
+    uint32_t watched; /* epoll's events; 0: its socket is not watched */
 } kf_unit_t;
 
 /* Count a start in a file, safely on the disk before this returns: the number, from 1 on; 0 after printing why not. */
@@ -49,9 +55,11 @@ uint32_t kf_boot_count(const char *path);
 /* Milliseconds of the monotonic clock, wrapping at 2^32. */
 uint32_t kf_unit_clock(void);
 
-/* Make device `number` of the process. 0, or -1 after printing why not; a device whose model or memory is bad is made all
+/* Make device `number` of the process. shared: samples of every device without --samples, empty for none; it and the model
+ * have to outlive the unit. 0, or -1 after printing why not; a device whose model or memory is bad is made all
  * the same, as it tells its host. */
-int kf_unit_init(kf_unit_t *unit, const kf_options_t *options, const kf_file_t *model, uint32_t number, uint32_t boot);
+int kf_unit_init(kf_unit_t *unit, const kf_options_t *options, const kf_file_t *model, const kf_file_t *shared,
+                 uint32_t number, uint32_t boot);
 void kf_unit_free(kf_unit_t *unit);
 
 /* Use stdin and stdout as its line. */

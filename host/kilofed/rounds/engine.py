@@ -24,6 +24,7 @@ import asyncio
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -60,6 +61,12 @@ STRAY_NOTES = 20  # a line may write so many notes of boot text, noise and nonse
 PEER_NOTES = 60  # and all lines together: whoever connects again begins a new line
 STRAY_BYTES = 120  # of each
 SILENT_SECONDS = 5.0  # of gathering, after which it is said who is still silent
+TOLD_AT_ONCE = 256  # devices that head and order are on their way to, and commits said in one go
+LOOK_SECONDS = (
+    50e-6  # a device: looking at all of them takes a fiftieth of it each, and may not fill the time
+)
+PINGS_A_SECOND = 500  # of all devices together, while nothing happens
+HEARTBEAT = (2.0, 30.0)  # shortest and longest, seconds
 KEEP_UPDATES = 65_536  # parameters up to which a round's update blobs are kept in the ledger
 
 
@@ -119,6 +126,8 @@ class Engine:
         self._members: dict[bytes, Member] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._touched: dict[Member, None] = {}  # who said something since the round looked, in that order
+        self._expected = 0
         self._failure: BaseException | None = None
         self._marks: dict[bytes, Traffic] = {}
         self._turned_away: set[tuple[bytes, int]] = set()
@@ -137,8 +146,15 @@ class Engine:
             admit=lambda hello: self.admit(hello, endpoint),
             keys=lambda device_id: () if self._fleet is None else self._fleet.keys(device_id),
             insecure=self._insecure,
+            heartbeat=self.heartbeat,
         )
         return endpoint
+
+    @property
+    def heartbeat(self) -> float:
+        """Of a session that begins now, seconds: longer for a large fleet, so that idling costs little."""
+        devices = max(self._expected, len(self._members))
+        return min(max(HEARTBEAT[0], devices / PINGS_A_SECOND), HEARTBEAT[1])
 
     def admit(self, hello: Hello, endpoint: HostEndpoint | None = None) -> int:
         """0 for a device that may take part, else the reason it is refused for.
@@ -197,6 +213,7 @@ class Engine:
         whatever the ledger raises.
         """
         begun = self._now()
+        self._expected = expected
         self._emit(RunStarted(self.config, self.done, expected, self.model.classes, self.model.features))
         await self._gather(expected, at_least)
         failed = 0
@@ -228,7 +245,7 @@ class Engine:
             return expected - sum(m.available or bool(m.excluded) for m in self._members.values())
 
         while missing() > 0 and self._now() < deadline:
-            await self._wait(patience)
+            await self._wait(patience, pause=expected * LOOK_SECONDS)
             if missing() > 0 and self._now() >= patience < deadline:
                 patience = deadline
                 left = f"{deadline - self._now():.0f} s more"
@@ -263,7 +280,7 @@ class Engine:
         self._emit(RoundStarted(number, kind, tuple(m.name for m in cohort)))
         for member in cohort:
             order = self.model.order(self.config, number, kind, member.id, tag=self._tag, head_hash=digest)
-            member.assign(Assignment(order, head, begun))
+            member.assign(Assignment(order, head, begun), hold=True)
             self._show(member)
         taken: dict[bytes, Checked] = {}
         ended = await self._collect(cohort, average, taken, begun)
@@ -296,8 +313,10 @@ class Engine:
                 )
             else:
                 self._ledger.commit(record, master=None, model=None)
-            for member in cohort:
-                member.settle()
+            for begin in range(0, len(cohort), TOLD_AT_ONCE):
+                for member in cohort[begin : begin + TOLD_AT_ONCE]:
+                    member.settle()
+                await asyncio.sleep(0)  # so that answers are taken as they come
         else:
             reasons = "; ".join(f"{m.name}: {m.dropped}" for m in cohort[:STRAY_NOTES])
             self._note(f"round {number} brought no usable update and is done again ({reasons})")
@@ -338,15 +357,32 @@ class Engine:
         limits = self.config.deadlines
         enough = math.ceil(self.config.quorum * len(cohort))
         deadline = begun + limits.round
+        waiting, telling = deque(cohort), list[Member]()
+        pending = dict.fromkeys(cohort)
+        wake = begun  # when to look at everybody; else only at those who said something
         while True:
             now = self._now()
-            wake = deadline
-            for member in cohort:
-                if member.answer is not None and member.id not in taken and not member.dropped:
+            telling = [m for m in telling if m.being_told]
+            while waiting and len(telling) < TOLD_AT_ONCE:
+                member = waiting.popleft()
+                member.release(now)
+                self._touched[member] = None
+                telling.append(member)
+            looked, self._touched = self._touched, {}
+            soonest = now
+            if now >= wake:
+                looked, wake = dict(pending), deadline
+                soonest += len(pending) * LOOK_SECONDS
+            for member in looked:
+                if member not in pending:
+                    continue
+                if member.answer is not None and not member.dropped:
                     self._take(member, average, taken)
                 if member.pending:
-                    wake = min(wake, self._watch(member, now))
-            if not any(m.pending for m in cohort):
+                    wake = min(wake, max(self._watch(member, now), soonest))
+                else:
+                    del pending[member]
+            if not pending:
                 return Ending.COMPLETE
             if len(taken) >= enough:
                 return Ending.QUORUM
@@ -434,7 +470,7 @@ class Engine:
         """Gives the last commits time to arrive."""
         deadline = self._now() + self.config.deadlines.goodbye
         while any(m.open and m.settling for m in self._members.values()) and self._now() < deadline:
-            await self._wait(deadline)
+            await self._wait(deadline, pause=len(self._members) * LOOK_SECONDS)
 
     # ---- what the lines say ----------------------------------------------------------------------
 
@@ -476,10 +512,13 @@ class Engine:
                         self._check_model(member, event.info)
                         self._remember(member)
                     self._show(member)
+                if member is not None:
+                    self._touched[member] = None
                 self._changed.set()
         finally:
             if member is not None and member.line is line:
                 member.lost("the line ended", self._now())
+                self._touched[member] = None
                 self._show(member)
             self._unheard.discard(line)
             self._changed.set()
@@ -492,14 +531,14 @@ class Engine:
             self._members[member.id] = member
             if member.hex in self._settled:
                 member.expect_settled(round_on_wire(self._tag, self.done, Kind.TRAIN))
-        key = line.endpoint.key
+        key = line.endpoint.key  # None, too, when the session is lost already
         if self._fleet is not None:
-            self._fleet.seen(member.id, encrypted=key is not None)
+            self._fleet.seen(member.id, encrypted=hello.encrypted)
             if key is not None and self._fleet.used(member.id, key):
                 self._note("uses its new key from here on; the old one is void", member)
             elif key is not None and line.endpoint.enrolled is not None:
                 self._fleet.enrolled(member.id, key, line.endpoint.enrolled)
-        if key is None:
+        if not hello.encrypted:
             why = "its session is in the clear: anybody on the line can read and change what is said"
             self._warn(member, why)
         elif hello.flags & FLAG_NO_ENTROPY:
@@ -570,8 +609,11 @@ class Engine:
         if not task.cancelled() and task.exception() is not None:
             self.fail(task.exception() or asyncio.CancelledError())
 
-    async def _wait(self, until: float) -> None:
-        """Until something changed, at most until then. Raises what a line's task died of."""
+    async def _wait(self, until: float, *, pause: float = 0.0) -> None:
+        """Until something changed and `pause` seconds have passed, at most until then.
+
+        Raises what a line's task died of.
+        """
         if self._failure is not None:
             raise self._failure
         self._changed.clear()
@@ -581,6 +623,8 @@ class Engine:
             waiter = asyncio.ensure_future(self._changed.wait())
             try:
                 await asyncio.wait({waiter}, timeout=delay)
+                if pause:
+                    await asyncio.sleep(min(pause, max(0.0, until - self._now())))
             finally:
                 waiter.cancel()
         if self._failure is not None:

@@ -115,6 +115,8 @@ class Member:
         self.progress = 0.0
         self.loss: float | None = None
         self._status: Status | None = None
+        self._held = False  # it is not its turn yet
+        self._released_at = 0.0
         self._delivered = False
         self._ordered = False
         self._settling: int | None = None  # the round whose commit is on its way
@@ -150,7 +152,12 @@ class Member:
     @property
     def waiting_since(self) -> float:
         """When the round began to wait for it in this session."""
-        return max(self.opened_at, self.assignment.since if self.assignment else 0.0)
+        return max(self.opened_at, self._released_at)
+
+    @property
+    def being_told(self) -> bool:
+        """Head and order are on their way to it."""
+        return self.pending and self.open and not self._held and not self._delivered
 
     @property
     def settling(self) -> bool:
@@ -200,14 +207,22 @@ class Member:
 
     # ---- what the engine says --------------------------------------------------------------------
 
-    def assign(self, assignment: Assignment) -> None:
-        """Begins a round for this device."""
+    def assign(self, assignment: Assignment, *, hold: bool = False) -> None:
+        """Begins a round for this device. hold: it is told nothing of it before `release`."""
         self.assignment = assignment
+        self._held = hold
+        self._released_at = assignment.since
         self.answer = None
         self.dropped = ""
         self.progress = 0.0
         self._delivered = self._ordered = False
         self._status = None
+        self._drive()
+
+    def release(self, now: float) -> None:
+        """It is this device's turn to be told of its assignment."""
+        self._held = False
+        self._released_at = now
         self._drive()
 
     def drop(self, reason: str) -> None:
@@ -311,7 +326,7 @@ class Member:
 
     def _drive(self) -> None:
         """Says what the assignment wants, once a session; the link sees to the order of head and training."""
-        if not self.pending or not self.available or self._ordered:
+        if not self.pending or not self.available or self._ordered or self._held:
             return
         assert self.assignment is not None and self.line is not None
         with _unless_lost():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -12,7 +14,9 @@ from kilofed.link.errors import ConnectError, TransportClosed
 from kilofed.transports.base import READ_BYTES, Transport
 
 CONNECT_SECONDS = 5.0
-BACKLOG = 100  # of connections that the kernel keeps until they are taken; asyncio's own default
+BACKLOG = 4096  # of connections that the kernel keeps until they are taken, at most its own somaxconn
+ACCEPTED = 16  # in one go: then those that are open have their turn, so that a fleet does not swamp the host
+FILES_BESIDES = 64  # files of this process that are no connection
 EVERYWHERE = ("", "*")
 """In place of an address to listen on: every one of this machine, IPv4 and IPv6."""
 
@@ -119,20 +123,31 @@ class Listener:
 
 
 async def listen(
-    host: str, port: int, on_connect: Callable[[TcpTransport], Awaitable[None]], *, most: int = 1000
+    host: str,
+    port: int,
+    on_connect: Callable[[TcpTransport], Awaitable[None]],
+    *,
+    most: int | None = None,
+    on_full: Callable[[int], None] = lambda most: None,
 ) -> Listener:
     """Listens on an address (port 0: any that is free), or on all of this machine for one of EVERYWHERE.
 
     on_connect runs in a task of its own for each connection and owns the transport; it is closed when that
-    returns. most: connections at a time; one more is closed at once. Raises ConnectError when the address
-    cannot be had.
+    returns. most: connections at a time, by default as many as the system allows this process files; one more
+    is closed at once, and on_full told how many there are when that happens first. Raises ConnectError when
+    the address cannot be had.
     """
     open_now = 0
+    limit = files_allowed() - FILES_BESIDES if most is None else most
+    told = False
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal open_now
-        if open_now >= most:
+        nonlocal open_now, told
+        if open_now >= limit:
             writer.close()
+            if not told:
+                told = True
+                on_full(limit)
             return
         open_now += 1
         transport = TcpTransport(reader, writer)
@@ -144,9 +159,15 @@ async def listen(
 
     try:
         if host in EVERYWHERE:
-            server = await asyncio.start_server(accept, sock=_everywhere(port), limit=READ_BYTES)
+            server = await asyncio.start_server(
+                accept, sock=_everywhere(port), limit=READ_BYTES, backlog=ACCEPTED
+            )
         else:
-            server = await asyncio.start_server(accept, host, port, limit=READ_BYTES)
+            server = await asyncio.start_server(accept, host, port, limit=READ_BYTES, backlog=ACCEPTED)
+        for listening in server.sockets:
+            # asyncio has one number for both: what the kernel keeps, and what is taken in one go.
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                same.listen(BACKLOG)
     except OSError as error:
         address = shown(host or "*", port)
         what = f"{address} cannot be listened on ({error})"
@@ -154,6 +175,15 @@ async def listen(
             what, "choose another port, or end the program that has it", name=address
         ) from error
     return Listener(server)
+
+
+def files_allowed() -> int:
+    """How many files this process may have open, once that was raised as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
 def _everywhere(port: int) -> socket.socket:

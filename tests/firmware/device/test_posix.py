@@ -32,7 +32,9 @@ def program() -> Path:
     """The port under the sanitizers."""
     port = FIRMWARE / "port" / "posix"
     return build(
-        "kilofed-posix", [port / f"{name}.c" for name in ("main", "mdns", "options", "unit")], flags=SANITIZE
+        "kilofed-posix",
+        [port / f"{name}.c" for name in ("main", "loop", "mdns", "options", "unit")],
+        flags=SANITIZE,
     )
 
 
