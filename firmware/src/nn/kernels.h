@@ -68,6 +68,23 @@ typedef struct kf_addition {
 /* out[i] from a[i] and b[i], for `count` values. out may be a or b. (plain/, dsp/ and mve/addition.c) */
 void kf_add(const kf_addition_t *s, const int8_t *a, const int8_t *b, int8_t *out, uint32_t count);
 
+/* ---- pooling ----------------------------------------------------------------------------------------------------- */
+
+/* The part of a window that lies inside the image: `rows` from row y on, `columns` in each, 1 at least; together KF_TERMS_MAX at most. */
+typedef struct kf_pooled {
+    const int8_t *image; /* the window's first column, in the row at the image's place 0 */
+    int32_t y, rows, columns;
+    int32_t row_bytes, channels;
+    uint32_t ring;     /* rows that the image's place has: kf_ring_row() */
+    int32_t low, high; /* what clamps the values */
+} kf_pooled_t;
+
+typedef enum kf_pooling { KF_POOL_AVERAGE, KF_POOL_MAXIMUM } kf_pooling_t; /* averages to nearest, ties away from zero */
+
+/* out[channel] of one window. out may lie where the window begins, or below: a channel is read before it is written, and none behind it is
+ * written first. (plain/pooling.c, mve/pooling.c) */
+void kf_pool(const kf_pooled_t *p, kf_pooling_t pooling, int8_t *out);
+
 /* ---- convolution ------------------------------------------------------------------------------------------------- */
 
 /* Room for the patches that a family works on at once, for patches of `terms` values; a multiple of 4. The same for all families,

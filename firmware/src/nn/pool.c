@@ -1,6 +1,7 @@
 /* AVERAGE_POOL_2D and MAX_POOL_2D, int8, over [B][H][W][C]. A slice is one output row. */
 #include <stddef.h>
 
+#include "kernels.h"
 #include "window.h"
 
 static kf_model_fault_t geometry(const kf_node_t *node, kf_window_t *w) {
@@ -50,67 +51,22 @@ static void work(const kf_node_t *node, kf_work_t *work) {
     }
 }
 
-/* The part of a window that lies inside the image, of one channel: `rows` from row y on. */
-typedef struct part {
-    const int8_t *image; /* column and channel of the window's corner, in the row at the image's place 0 */
-    int32_t y;
-    int32_t rows, columns;
-    uint32_t ring;
-} part_t;
-
-static inline const int8_t *row_of(const part_t *p, int32_t row, const kf_window_t *g) {
-    return p->image + kf_ring_row(p->y + row, p->ring) * g->in_w * g->in_c;
-}
-
-/* Sum over the part of the window inside the image: at most 2^16 values, |sum| <= 2^23. */
-static int32_t average(const part_t *p, const kf_window_t *g) {
-    int32_t sum = 0;
-    int32_t count = p->rows * p->columns;
-    for (int32_t r = 0; r < p->rows; r++) {
-        const int8_t *at = row_of(p, r, g);
-        for (int32_t c = 0; c < p->columns; c++) {
-            sum += *at;
-            at += g->in_c;
-        }
-    }
-    int32_t size = kf_quotient((sum < 0 ? -sum : sum) + (count >> 1), count); /* to nearest, ties away from zero */
-    return sum < 0 ? -size : size;
-}
-
-static int32_t maximum(const part_t *p, const kf_window_t *g) {
-    int32_t max = -128;
-    for (int32_t r = 0; r < p->rows; r++) {
-        const int8_t *at = row_of(p, r, g);
-        for (int32_t c = 0; c < p->columns; c++) {
-            if (*at > max) {
-                max = *at;
-            }
-            at += g->in_c;
-        }
-    }
-    return max;
-}
-
-/* Reduce one channel of a window. */
-typedef int32_t (*reduce_t)(const part_t *p, const kf_window_t *g);
-
-static void row(const kf_io_t *io, const kf_window_t *g, kf_row_t at, reduce_t reduce, int8_t *out) {
+static void row(const kf_io_t *io, const kf_window_t *g, kf_row_t at, kf_pooling_t pooling, int8_t *out) {
     int32_t y = at.y * g->stride_h - g->pad_h;
     kf_part_t rows = kf_window_part(y, g->k_h, 1, g->in_h);
-    part_t p = {NULL, at.b * g->in_h + y + rows.first, rows.end - rows.first, 0, io->in_rings[0]};
-    for (int32_t out_x = 0; out_x < g->out_w; out_x++) {
+    kf_pooled_t p = {NULL, at.b * g->in_h + y + rows.first, rows.end - rows.first, 0, g->in_w * g->in_c, g->in_c,
+                     io->in_rings[0], g->range.low, g->range.high};
+    for (int32_t out_x = 0; out_x < g->out_w; out_x++, out += g->out_c) {
         int32_t x = out_x * g->stride_w - g->pad_w;
         kf_part_t columns = kf_window_part(x, g->k_w, 1, g->in_w);
         p.columns = columns.end - columns.first;
         p.image = (const int8_t *)io->in[0] + (x + columns.first) * g->in_c;
-        for (int32_t c = 0; c < g->out_c; c++, p.image++) {
-            int32_t value = reduce(&p, g);
-            *out++ = (int8_t)kf_clamp(value, g->range.low, g->range.high);
-        }
+        kf_pool(&p, pooling, out);
     }
 }
 
-static void pool(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count, reduce_t reduce) {
+static void run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count) {
+    const kf_pooling_t pooling = node->op->code == KF_BUILTIN_MAX_POOL_2D ? KF_POOL_MAXIMUM : KF_POOL_AVERAGE;
     kf_window_t g;
     if (geometry(node, &g) != KF_FAULT_NONE) {
         return; /* judged when the model was opened */
@@ -118,17 +74,9 @@ static void pool(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint3
     int32_t row_bytes = g.out_w * g.out_c;
     for (uint32_t slice = first; slice < first + count; slice++) {
         int8_t *out = (int8_t *)io->out + kf_ring_row((int32_t)slice, io->out_ring) * row_bytes;
-        row(io, &g, kf_window_row(&g, slice), reduce, out);
+        row(io, &g, kf_window_row(&g, slice), pooling, out);
     }
 }
 
-static void run_average(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count) {
-    pool(node, io, first, count, average);
-}
-
-static void run_max(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count) {
-    pool(node, io, first, count, maximum);
-}
-
-const kf_op_t kf_op_average_pool = {KF_BUILTIN_AVERAGE_POOL_2D, KF_OPTIONS_POOL, check, work, run_average};
-const kf_op_t kf_op_max_pool = {KF_BUILTIN_MAX_POOL_2D, KF_OPTIONS_POOL, check, work, run_max};
+const kf_op_t kf_op_average_pool = {KF_BUILTIN_AVERAGE_POOL_2D, KF_OPTIONS_POOL, check, work, run};
+const kf_op_t kf_op_max_pool = {KF_BUILTIN_MAX_POOL_2D, KF_OPTIONS_POOL, check, work, run};

@@ -29,9 +29,7 @@ THROUGH_POINTERS = {
     "kf_model_open": "check" + OPERATOR,
     "kf_op_work": "work" + OPERATOR,
     "run_slices": "run" + OPERATOR,
-    "pool": "average|maximum",
     "kf_conv_run": "conv_row|depthwise_row",
-    "row": "average|maximum",
 }
 
 
