@@ -23,7 +23,7 @@ from .figure import BenchError, Figure
 
 COMMAND = "python -m tests.bench --only link"
 CODECS = (Codec.INT8, Codec.INT4, Codec.TERNARY)
-FRAMES = {128: 256, 1024: 4096}  # longest frame -> window: the micro:bit's, and the MPS2 boards'
+FRAMES = {128: 512, 1024: 4096}  # longest frame -> window: the micro:bit's, and the MPS2 boards'
 DEVICE = "m4f-1"
 
 

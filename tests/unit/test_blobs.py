@@ -120,7 +120,8 @@ def test_accepts_come_at_half_a_window_or_four_chunks():
         for i in range(8)
     ]
     assert [answer is not None for answer in answers] == [False, False, False, True] * 2
-    into = BlobReceiver(window=200)
+    into = BlobReceiver(window=204)
+    into.restart(window=204, max_frame=51)
     into.offer(blob_hash(BLOB), len(BLOB))
     answers = [
         into.chunk(Chunk(blob_id(blob_hash(BLOB)), 10 * i, BLOB[10 * i : 10 * i + 10]), 51, 0)

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from tests.link_vectors import vectors
 
 from kilofed.link.frames import Direction, FrameType, encode_frame, parse_frame
-from kilofed.link.session import LAST_NUMBER, Repeater, Session, round_trip, session_id
+from kilofed.link.session import (
+    LAST_NUMBER,
+    LEAST_WAIT,
+    LONGEST_WAIT,
+    TICK,
+    Repeater,
+    RoundTrip,
+    Session,
+    round_trip,
+    session_id,
+)
 
 
 def pair() -> tuple[Session, Session]:
@@ -90,13 +100,56 @@ def test_round_trip_is_half_a_second_and_a_window():
 def test_a_repeater_says_when():
     repeater = Repeater(0.5, tries=2)
     times = [now / 10 for now in range(30) if not repeater.exhausted(now / 10) and repeater.due(now / 10)]
-    assert times == [0, 0.5, 1.0]
-    assert not repeater.exhausted(1.4) and repeater.exhausted(1.5)
+    assert times == [0, 0.5, 1.5], "the second repeat has waited twice as long"
+    assert not repeater.exhausted(3.4) and repeater.exhausted(3.5)
 
 
 def test_progress_lets_a_repeater_begin_anew():
     repeater = Repeater(1.0, tries=1)
     assert repeater.due(0) and repeater.due(1) and not repeater.exhausted(1.5)
     repeater.progress(1.5)
-    assert not repeater.due(2.4) and repeater.due(2.5) and not repeater.exhausted(3.4)
-    assert repeater.exhausted(3.5)
+    assert not repeater.due(2.4) and repeater.due(2.5) and not repeater.exhausted(4.4)
+    assert repeater.exhausted(4.5)
+
+
+def test_a_repeater_waits_no_longer_than_four_seconds_or_its_interval():
+    for interval, waits in ((1.0, [1, 2, 4, 4]), (6.0, [6, 6, 6, 6])):
+        repeater = Repeater(interval)
+        now = 0.0
+        for wait in waits:
+            assert repeater.due(now) and repeater.deadline - now == wait
+            now = repeater.deadline
+
+
+def test_only_what_was_said_once_can_be_measured():
+    repeater = Repeater(1.0)
+    assert repeater.said is None
+    assert repeater.due(3.0) and repeater.said == 3.0
+    assert repeater.due(4.0) and repeater.said is None
+    repeater.progress(4.5)
+    assert repeater.said is None
+
+
+# ---- how long an answer takes: the numbers of RFC 6298, section 2, by hand ----------------------------
+
+
+def test_the_first_measure_and_the_second():
+    trip = RoundTrip(0.9)
+    assert trip.smoothed is None and trip.wait == 0.9
+    trip.measure(0.4)
+    assert trip.smoothed == 0.4 and trip.wait == pytest.approx(0.4 + 4 * 0.2)
+    trip.measure(0.8)  # varies = 3/4 * 0.2 + 1/4 * 0.4, smoothed = 7/8 * 0.4 + 1/8 * 0.8
+    assert trip.smoothed == pytest.approx(0.45) and trip.wait == pytest.approx(0.45 + 4 * 0.25)
+
+
+@given(st.floats(0, 10), st.integers(1, 60), st.floats(0.5, 6))
+def test_a_steady_line_is_waited_for_a_little_longer_than_it_takes(seconds, count, first):
+    trip = RoundTrip(first)
+    for _ in range(count):
+        trip.measure(seconds)
+    assert LEAST_WAIT <= trip.wait <= max(LONGEST_WAIT, first)
+    assert trip.wait >= min(seconds, max(LONGEST_WAIT, first))
+    if count > 40:
+        assert trip.wait == pytest.approx(
+            min(max(seconds + TICK, LEAST_WAIT), max(LONGEST_WAIT, first)), 0.01
+        )

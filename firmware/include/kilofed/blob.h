@@ -24,7 +24,7 @@ void kf_blob_hash(uint8_t out[KF_HASH_BYTES], const uint8_t *bytes, size_t size)
 
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
 
-#define KF_BLOB_ACCEPT_CHUNKS 4u    /* an accept after so many chunks, half a window, or all frames that fit it */
+#define KF_BLOB_ACCEPT_CHUNKS 4u    /* an accept after so many chunks, half a window, or half the frames that fit it */
 #define KF_BLOB_STRAY_MS 100u       /* least time between two accepts that answer chunks at a wrong offset */
 
 typedef enum kf_blob_stage {

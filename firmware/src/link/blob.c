@@ -18,15 +18,16 @@ void kf_blob_hash(uint8_t out[KF_HASH_BYTES], const uint8_t *bytes, size_t size)
 /* ---- receiving ------------------------------------------------------------------------------------------------- */
 
 void kf_blob_receiver_init(kf_blob_receiver_t *r, uint8_t *buffer, uint32_t size, uint16_t window, uint16_t max_frame) {
-    /* A chunk may be shorter than half a window that holds one frame only, and no other may follow it unasked. */
-    const uint32_t in_window = (uint32_t)window / max_frame;
+    /* Chunks are a little shorter than the longest frame: by bytes alone half of four would be three, and the one that is still
+     * under way would end before an accept has crossed a USB adapter. */
+    const uint32_t half = (uint32_t)window / max_frame / 2u;
     memset(r, 0, sizeof *r);
     r->buffer = buffer;
     r->size = size;
     r->window = window;
     r->accept_chunks = KF_BLOB_ACCEPT_CHUNKS;
-    if (in_window < KF_BLOB_ACCEPT_CHUNKS) {
-        r->accept_chunks = (uint8_t)(in_window > 0 ? in_window : UINT32_C(1));
+    if (half < KF_BLOB_ACCEPT_CHUNKS) {
+        r->accept_chunks = (uint8_t)(half > 0 ? half : UINT32_C(1));
     }
 }
 

@@ -13,7 +13,7 @@ from collections import deque
 from kilofed.link.errors import BlobError
 from kilofed.link.frames import CHECK_BYTES, message_bound, wire_bound
 from kilofed.link.messages import MAX_BLOB, MAX_CHUNK, Accept, BlobKind, Chunk, Offer, Verdict
-from kilofed.link.session import LONGEST_WAIT, TRIES, round_trip
+from kilofed.link.session import LONGEST_WAIT, TRIES, RoundTrip, round_trip
 
 MOST_REFUSALS = 3
 CHUNKS_AN_ACCEPT = 4
@@ -67,7 +67,8 @@ class BlobSender:
 
     data: the blob, 1 to MAX_BLOB bytes, else BlobError. max_frame, window, check (bytes of a frame's): of
     the session. announce: whether it sends offers itself (a head); an update is offered by `result`, which
-    is its owner's to send, and then the sender waits for the first accept.
+    is its owner's to send, and then the sender waits for the first accept. trip: how long accepts take, which
+    it adds to; None: it measures for itself, from each restart on.
 
     poll(now) gives what to send; accept(message, now) takes answers. Ends with `done`, or `failed` (""
     before): no progress through all repeats, or refused three times. `deadline` is when poll wants to be
@@ -83,6 +84,7 @@ class BlobSender:
         window: int,
         check: int = CHECK_BYTES,
         announce: bool = True,
+        trip: RoundTrip | None = None,
     ) -> None:
         if not 1 <= len(data) <= MAX_BLOB:
             raise BlobError(f"a blob of {len(data)} bytes", f"send 1 to {MAX_BLOB} bytes")
@@ -93,6 +95,7 @@ class BlobSender:
         self.chunks_sent = 0
         self.chunks_repeated = 0
         self._announce = announce
+        self._given_trip = trip
         self._highest = 0  # offset sent at any time: chunks below it are repeats
         self.restart(max_frame=max_frame, window=window, check=check)
 
@@ -104,11 +107,12 @@ class BlobSender:
         self._room = message_bound(min(window, max_frame), check)
         self._check = check
         self._window = window
-        self._interval = round_trip(window)
+        self._trip = self._given_trip or RoundTrip(round_trip(window))
         self._open = False
         self._base = 0  # accepted by the other side
         self._next = 0  # first byte that was not sent
-        self._flight: deque[tuple[int, int]] = deque()  # (end, bytes on the wire) of chunks beyond _base
+        # (end, bytes on the wire, when it was sent, None when not for the first time) of chunks beyond _base
+        self._flight: deque[tuple[int, int, float | None]] = deque()
         self._flight_bytes = 0
         self._progress = 0  # highest accepted offset
         self._nak_at = -1
@@ -146,10 +150,11 @@ class BlobSender:
             if self._flight and self._flight_bytes + wire > self._window:
                 break
             self.chunks_sent += 1
-            self.chunks_repeated += self._next < self._highest
+            again = self._next < self._highest
+            self.chunks_repeated += again
             self._next += len(chunk.data)
             self._highest = max(self._highest, self._next)
-            self._flight.append((self._next, wire))
+            self._flight.append((self._next, wire, None if again else now))
             self._flight_bytes += wire
             out.append(chunk)
         if out or expired:
@@ -191,8 +196,12 @@ class BlobSender:
         elif offset > self._base:
             self._base = offset
             self._next = max(self._next, offset)
+            sent: float | None = None
             while self._flight and self._flight[0][0] <= offset:
-                self._flight_bytes -= self._flight.popleft()[1]
+                _, wire, sent = self._flight.popleft()
+                self._flight_bytes -= wire
+            if sent is not None:
+                self._trip.measure(now - sent)
             self._wait(now)
         elif self._flight and self._nak_at != offset:
             # The same offset again: a chunk was lost, what follows is in vain. Only once an offset: the
@@ -220,14 +229,15 @@ class BlobSender:
         self._flight_bytes = 0
 
     def _wait(self, now: float) -> None:
-        self.deadline = now + min(self._interval * (1 << self._tries), max(LONGEST_WAIT, self._interval))
+        wait = self._trip.wait
+        self.deadline = now + min(wait * (1 << self._tries), max(LONGEST_WAIT, wait))
 
 
 class BlobReceiver:
     """Takes one blob from the other side.
 
-    window: bytes on the wire after half of which it accepts; and at the latest when as many chunks have come
-    as frames of max_frame (64: the shortest) fit it. offer() and chunk() return the accept to send,
+    window: bytes on the wire after half of which it accepts; and at the latest when half as many chunks have
+    come as frames of max_frame (64: the shortest) fit it. offer() and chunk() return the accept to send,
     or None. `complete` is set when it is whole and its hash right; `damaged` counts wholes with a wrong
     hash. A new offer of another hash drops what was there. Memory grows with what has arrived, up to the
     offered size.
@@ -249,8 +259,9 @@ class BlobReceiver:
     def restart(self, *, window: int, max_frame: int) -> None:
         """A new session; keeps the bytes."""
         self._window = window
-        # A chunk may be shorter than half a window that holds one frame only, and no other follows unasked.
-        self._most_chunks = max(1, min(CHUNKS_AN_ACCEPT, window // max_frame))
+        # Chunks are a little shorter than the longest frame: by bytes alone half of four would be three, and
+        # the one that is still under way ends before an accept has crossed a USB adapter.
+        self._most_chunks = max(1, min(CHUNKS_AN_ACCEPT, window // max_frame // 2))
         self._wire = self._chunks = 0
         self._nak = (-1, float("-inf"))
 

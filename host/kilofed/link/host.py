@@ -48,7 +48,7 @@ from kilofed.link.messages import (
     encode,
 )
 from kilofed.link.secure import MIN_FRAME, NO_KEY, EncryptedSession, derive
-from kilofed.link.session import MOST_BUSY, REPEAT, Repeater, Session, round_trip, session_id
+from kilofed.link.session import MOST_BUSY, REPEAT, Repeater, RoundTrip, Session, round_trip, session_id
 
 ANSWER_INFO = 0.25  # how long an info waits for a command to answer it, before a ping does, seconds
 UNPROVEN_AFTER = 4  # times that the same hello comes and no session of it begins: said once
@@ -146,6 +146,9 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._busy_until = float("-inf")
         self._answer_at: float | None = None
         self._ping: Repeater | None = None
+        self._pinged: Repeater | None = None  # what the frame that is being taken has ended
+        self._trip = RoundTrip(round_trip(self._window()))  # of messages
+        self._blob_trip = RoundTrip(round_trip(self._window()))  # of a chunk behind a window of others
         self._head: BlobSender | None = None
         self._head_blob = b""
         self._head_wanted = b""  # hash the owner waits to hear of
@@ -227,6 +230,11 @@ class HostEndpoint(Endpoint[ev.Event]):
         """The latest, of the open session."""
         return self._status
 
+    @property
+    def rtt(self) -> float | None:
+        """Seconds that an answer takes on this line, smoothed; None before one was measured."""
+        return self._trip.smoothed
+
     # ---- commands: SessionError when no session is open ------------------------------------------
 
     def send_head(self, blob: bytes) -> None:
@@ -253,6 +261,7 @@ class HostEndpoint(Endpoint[ev.Event]):
             max_frame=min(self._max_frame, hello.max_frame),
             window=self._window(),
             check=self._session.check_bytes if self._session is not None else CHECK_BYTES,
+            trip=self._blob_trip,
         )
 
     def train(self, order: TrainOrder) -> None:
@@ -323,7 +332,12 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._woken = False
 
     def _repeater(self) -> Repeater:
-        return Repeater(round_trip(self._window()))
+        return Repeater(self._trip.wait)
+
+    def _measure(self, repeater: Repeater) -> None:
+        """What was repeated has its answer."""
+        if repeater.said is not None:
+            self._trip.measure(self._now - repeater.said)
 
     def _window(self) -> int:
         return min(self._most_window, self._hello.window) if self._hello else self._most_window
@@ -341,7 +355,7 @@ class HostEndpoint(Endpoint[ev.Event]):
                 self._begin(self._pending)
         if data is not None:
             self._last_heard = self._now
-            self._ping = None
+            self._pinged, self._ping = self._ping, None
         return data
 
     def _may_answer(self) -> bool:
@@ -424,6 +438,8 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._session = pending.session
         self._hello = pending.hello
         self._key = pending.key
+        self._trip = RoundTrip(round_trip(self._window()))
+        self._blob_trip = RoundTrip(round_trip(self._window()))
         self._last_heard = self._last_sent = self._now
         self._receiver.restart(window=pending.hello.window, max_frame=pending.welcome.max_frame)
         self.counters.sessions += 1
@@ -469,9 +485,12 @@ class HostEndpoint(Endpoint[ev.Event]):
     def _take_status(self, status: Status) -> None:
         before, self._status = self._status, status
         self._state = status.state
+        if self._pinged is not None:
+            self._measure(self._pinged)
         self._settle(status)
         if self._order is not None and self._order_try is not None and status.round == self._order.round:
             if status.state in (State.TRAINING, State.UPLOADING):
+                self._measure(self._order_try)
                 self._order_try = None
                 self._events.append(ev.Training(status))
                 return
@@ -486,6 +505,7 @@ class HostEndpoint(Endpoint[ev.Event]):
         if self._commit is not None and self._commit_try is not None and self._commit_try.used >= 0:
             waits = status.state is State.UPLOADING and status.round == self._commit.round
             if not waits:
+                self._measure(self._commit_try)
                 self._events.append(ev.Committed(self._commit.round))
                 self._commit = self._commit_try = None
                 self._receiver.clear()

@@ -17,6 +17,8 @@ LAST_NUMBER = 0xFFFFFFFF
 LINE_RATE = 11520  # bytes a second at 115200 baud: what retransmission times assume
 TRIES = 8
 LONGEST_WAIT = 4.0
+LEAST_WAIT = 0.2  # twice what a receiver may wait before it says again where it is (NAK_INTERVAL)
+TICK = 0.016  # a USB serial adapter hands on what came in steps of it, seconds
 REPEAT = 1.0  # hello, probe, info and result, seconds
 MOST_BUSY = 60.0  # a busy(ms) counts for no longer, seconds
 
@@ -29,8 +31,37 @@ def session_id(host_nonce: bytes, device_nonce: bytes, device_id: bytes) -> int:
 
 
 def round_trip(window: int) -> float:
-    """RTO in seconds: 500 ms and the time of one window on a 115200 baud line."""
+    """RTO in seconds before anything was measured: 500 ms and the time of one window at 115200 baud."""
     return 0.5 + window / LINE_RATE
+
+
+class RoundTrip:
+    """How long an answer takes, and so how long to wait for one (RFC 6298, section 2).
+
+    first: the wait before anything was measured, seconds. What was sent more than once must not be measured
+    (Karn's rule): nobody knows which of them was answered. Its wait is doubled instead, by whoever waits.
+    """
+
+    def __init__(self, first: float) -> None:
+        self._first = first
+        self._varies = 0.0
+        self.smoothed: float | None = None  # seconds; None before the first measure
+
+    def measure(self, seconds: float) -> None:
+        """An answer took so long."""
+        if self.smoothed is None:
+            self.smoothed, self._varies = seconds, seconds / 2
+            return
+        self._varies += (abs(self.smoothed - seconds) - self._varies) / 4
+        self.smoothed += (seconds - self.smoothed) / 8
+
+    @property
+    def wait(self) -> float:
+        """RTO in seconds: at least LEAST_WAIT, and no longer than LONGEST_WAIT or the first wait."""
+        if self.smoothed is None:
+            return self._first
+        wanted = self.smoothed + max(TICK, 4 * self._varies)
+        return min(max(wanted, LEAST_WAIT), max(LONGEST_WAIT, self._first))
 
 
 class Session:
@@ -88,21 +119,23 @@ class Session:
 class Repeater:
     """Says when something is to be sent, and sent again, until it shows effect.
 
-    interval: seconds between two times. tries: how often it is repeated at most. due(now) is True first, then
-    after each interval.
+    interval: seconds before the first repeat; each further one waits twice as long, up to LONGEST_WAIT.
+    tries: how often it is repeated at most.
     """
 
     interval: float
     tries: int = TRIES
     deadline: float = float("-inf")
     used: int = -1  # the first time is no repeat
+    said: float | None = None  # when, if once: the answer's time may be measured
 
     def due(self, now: float) -> bool:
         """Whether to send now; if so the next time is set. Check `exhausted` first."""
         if now < self.deadline:
             return False
         self.used += 1
-        self.deadline = now + self.interval
+        self.said = now if self.used == 0 else None
+        self.deadline = now + min(self.interval * (1 << self.used), max(LONGEST_WAIT, self.interval))
         return True
 
     def exhausted(self, now: float) -> bool:
@@ -112,4 +145,5 @@ class Repeater:
     def progress(self, now: float) -> None:
         """Something came: count from the beginning, and wait a whole interval first."""
         self.used = 0
+        self.said = None
         self.deadline = now + self.interval

@@ -52,15 +52,17 @@ def chunk(at: int, size: int) -> Chunk:
     "key, window, size, offsets",
     [
         (NO_KEY, 4096, 50, [200, 376]),
-        (NO_KEY, 256, 109, [218, 376]),
-        (NO_KEY, 400, 50, [150, 300, 376]),
+        (NO_KEY, 512, 109, [218, 376]),  # four frames fit, two chunks are a little less than half of it
+        (NO_KEY, 540, 70, [140, 280, 376]),
+        (NO_KEY, 400, 50, [50, 100, 150, 200, 250, 300, 350, 376]),
         (NO_KEY, 255, 109, [109, 218, 327, 376]),  # one frame fits, a little shorter than half of it
         (KEY, 4096, 50, [200, 376]),
-        (KEY, 256, 97, [194, 376]),
+        (KEY, 512, 97, [194, 376]),
+        (KEY, 256, 97, [97, 194, 291, 376]),
         (KEY, 255, 97, [97, 194, 291, 376]),
     ],
 )
-def test_accepts_come_after_half_a_window_or_four_chunks_or_all_that_fit(
+def test_accepts_come_after_half_a_window_or_four_chunks_or_half_of_those_that_fit(
     runner: Runner, key: bytes, window: int, size: int, offsets: list[int]
 ) -> None:
     peer = connect(runner, window=window, key=key)

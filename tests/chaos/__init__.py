@@ -1,0 +1,1 @@
+"""A line that does to bytes what lines do, in simulated time, and what must hold over it."""
