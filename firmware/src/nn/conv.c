@@ -94,7 +94,8 @@ static void conv_row(const kf_conv_t *c, kf_row_t at, int8_t *out) {
     int32_t depth = c->node->in[1].dims[3];
     int32_t step = g->dilation_h * g->in_w * g->in_c;
     int32_t rows = g->k_w == 1 || g->dilation_w * g->in_c == depth ? whole_rows(c, at, step) : -1;
-    int32_t room = g->in_w - 1 - (g->k_w - 1) * g->dilation_w; /* the last column that a whole window begins in */
+    /* The last column that a whole window begins in: with one column, all are whole, and out_w may be that of several rows. */
+    int32_t room = g->k_w == 1 ? INT32_MAX : g->in_w - 1 - (g->k_w - 1) * g->dilation_w;
     kf_patches_t p = {c->scratch, (int32_t)terms_of(c->node), -c->node->in[0].zp, 0, 0, 0};
     kf_filters_t f = {NULL, NULL, kf_quotient(g->out_c * depth, g->in_c), c->output}; /* out_c * depth: less than all weights */
     for (int32_t out_x = 0, some; out_x < g->out_w; out_x += some) {

@@ -50,6 +50,14 @@ int32_t kf_conv_input_row(const kf_conv_t *c, int32_t batch, int32_t y) {
     return y < 0 || y >= c->g.in_h ? -1 : kf_ring_row(batch * c->g.in_h + y, c->io->in_rings[0]) * c->g.in_w * c->g.in_c;
 }
 
+/* Whether all rows may be taken as one: a pointwise convolution knows no rows. Kernels take some columns at once, and what is left of a
+ * row costs more apiece. */
+static int joins_rows(const kf_conv_t *c) {
+    const kf_window_t *g = &c->g;
+    return c->node->op->code == KF_BUILTIN_CONV_2D && g->k_h * g->k_w == 1 && g->stride_h == 1 && g->stride_w == 1 &&
+           c->io->in_rings[0] == 0 && c->io->out_ring == 0;
+}
+
 void kf_conv_run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint32_t count, const kf_conv_fields_t *fields,
                  uint32_t terms, kf_conv_row_t row) {
     kf_conv_t c;
@@ -68,6 +76,12 @@ void kf_conv_run(const kf_node_t *node, const kf_io_t *io, uint32_t first, uint3
     c.output.narrow = prepared->narrow;
     c.channels = prepared->channel;
     c.scratch = prepared->channel + c.g.out_c;
+    if (joins_rows(&c)) {
+        int8_t *out = (int8_t *)io->out + (int32_t)first * c.g.out_w * c.g.out_c;
+        c.g.out_w *= (int32_t)count; /* fewer than all output values */
+        row(&c, kf_window_row(&c.g, first), out);
+        return;
+    }
     for (uint32_t slice = first; slice < first + count; slice++) {
         int8_t *out = (int8_t *)io->out + kf_ring_row((int32_t)slice, io->out_ring) * c.g.out_w * c.g.out_c;
         row(&c, kf_window_row(&c.g, slice), out);
