@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from kilofed.link.errors import TransportClosed, TransportError
 from kilofed.link.events import Event, Stray
 from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import Reason, TrainOrder
-from kilofed.transports.base import Transport
+from kilofed.transports.base import Buffered, Transport
 from kilofed.transports.serial import BAUD, open_serial
 
 WRITE_SECONDS = 10.0  # a pipe that takes nothing for so long is broken
@@ -42,6 +41,8 @@ EventT = TypeVar("EventT")
 class Wake:
     """Ends the wait of a loop. Set while nobody waits, it ends the next wait. Not for other threads."""
 
+    __slots__ = ("_set", "_waiter")
+
     def __init__(self) -> None:
         self._set = False
         self._waiter: asyncio.Future[None] | None = None
@@ -51,6 +52,16 @@ class Wake:
         self._set = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    async def sleep(self) -> None:
+        """Until set."""
+        if not self._set:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._set = False
 
     async def wait(self, timeout: float | None, other: asyncio.Future[Any] | None = None) -> None:
         """Until set, `timeout` seconds have passed, or `other` is done."""
@@ -63,6 +74,38 @@ class Wake:
                 self._waiter.cancel()
                 self._waiter = None
         self._set = False
+
+
+class _Alarm:
+    """Sets a wake at a time that is often moved: one timer, which is left where it is when moved on."""
+
+    __slots__ = ("_loop", "_timer", "_wake", "_when")
+
+    def __init__(self, wake: Wake) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wake = wake
+        self._when = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def at(self, when: float) -> None:
+        """At this time of the loop's clock, and no other."""
+        self._when = when
+        if self._timer is None or when < self._timer.when():
+            self.cancel()
+            self._timer = self._loop.call_at(when, self._ring)
+
+    def cancel(self) -> None:
+        """Not at all."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._when:
+            self.at(self._when)
+        else:
+            self._wake.set()
 
 
 async def run_endpoint(
@@ -79,6 +122,9 @@ async def run_endpoint(
     deliver: gets events in order; while it waits, the line is read no further. wake: set it after using the
     endpoint directly. capture: told of all bytes, (True, what was received) and (False, what is sent).
     """
+    if isinstance(transport, Buffered):
+        await _run_buffered(endpoint, transport, wake, deliver, capture)
+        return
     clock = asyncio.get_running_loop().time
     read = asyncio.ensure_future(transport.read())
     try:
@@ -110,6 +156,51 @@ async def run_endpoint(
         read.cancel()
         with contextlib.suppress(asyncio.CancelledError, TransportError):
             await read
+
+
+async def _run_buffered(
+    endpoint: Endpoint[EventT],
+    transport: Buffered,
+    wake: Wake,
+    deliver: Callable[[list[EventT | Stray]], Awaitable[None]],
+    capture: Callable[[bool, bytes], None] | None,
+) -> None:
+    """The same without a task for reading and a timer for each wait: what costs most with many lines."""
+    clock = asyncio.get_running_loop().time
+    alarm = _Alarm(wake)
+    transport.on_change = wake.set
+    try:
+        received: bytes | None = None
+        wake.set()  # for what came before on_change
+        while True:
+            if received is None:
+                endpoint.poll(clock())
+            elif not received:
+                return
+            else:
+                if capture is not None:
+                    capture(True, received)
+                endpoint.receive(received, clock())
+            while True:
+                data, events = endpoint.data_to_send(), endpoint.events()
+                if data:
+                    if capture is not None:
+                        capture(False, data)
+                    if not transport.give(data):
+                        await _write(transport, b"")  # somebody reads slowly: that costs this line only
+                if events:
+                    await deliver(events)
+                if not data and not events:
+                    break
+            deadline = endpoint.next_deadline()
+            if deadline is None:
+                return
+            alarm.at(deadline)
+            await wake.sleep()
+            received = transport.take()
+    finally:
+        alarm.cancel()
+        transport.on_change = None
 
 
 async def _write(transport: Transport, data: bytes) -> None:
@@ -176,11 +267,14 @@ class Connection:
         self._name = name or (transport.name if transport is not None else "")
         self._capture = capture
         self._most = queue
-        self._events: deque[Event] = deque()
-        self._arrived = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._events: list[Event] = []
+        self._arrived = Wake()
+        self._taken = Wake()
         self._wake = Wake()
         self._task: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._sessions = 0  # that were opened when it was looked at last
+        self._closing: asyncio.Task[None] | None = None
         self._ended = False
 
     @classmethod
@@ -223,13 +317,12 @@ class Connection:
         """Events in order until the connection is closed or, over TCP, has ended. One consumer at a time."""
         while True:
             while self._events:
-                event = self._events.popleft()
+                event = self._events.pop(0)
                 self._taken.set()
                 yield event
             if self._ended:
                 return
-            self._arrived.clear()
-            await self._arrived.wait()
+            await self._arrived.sleep()
 
     def send_head(self, blob: bytes) -> None:
         """See HostEndpoint.send_head."""
@@ -293,7 +386,9 @@ class Connection:
 
     async def _run_transport(self, transport: Transport) -> None:
         why = f"{transport.name} ended"
-        watch = asyncio.create_task(self._watch(transport))
+        loop = asyncio.get_running_loop()
+        if self._reopen is None:
+            self._watch = loop.call_later(SESSION_SECONDS, self._look, transport)
         try:
             await run_endpoint(
                 self.endpoint, transport, wake=self._wake, deliver=self._deliver, capture=self._capture
@@ -302,29 +397,27 @@ class Connection:
             self.trouble = error
             why = error.what
         finally:
-            watch.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
         await self._drop_transport()
         self.endpoint.disconnected(why)
         await self._deliver(self.endpoint.events())
 
-    async def _watch(self, transport: Transport) -> None:
-        """Closes a connection that came from outside and has had no session for SESSION_SECONDS."""
-        clock = asyncio.get_running_loop().time
-        since = clock()
-        while self._reopen is None and clock() < since + SESSION_SECONDS:
-            await asyncio.sleep(SESSION_SECONDS / 10)
-            if self.endpoint.hello is not None:
-                since = clock()
-        if self._reopen is None:
-            await transport.close()
+    def _look(self, transport: Transport) -> None:
+        """Closes a connection from outside without a session for SESSION_SECONDS, twice that at most."""
+        loop = asyncio.get_running_loop()
+        if self.endpoint.hello is not None or self.endpoint.counters.sessions != self._sessions:
+            self._sessions = self.endpoint.counters.sessions
+            self._watch = loop.call_later(SESSION_SECONDS, self._look, transport)
+        else:
+            self._closing = loop.create_task(transport.close())
 
     async def _deliver(self, events: list[Event]) -> None:
         for event in events:
             while len(self._events) >= self._most and self.endpoint.next_deadline() is not None:
                 if isinstance(event, Stray):
                     break
-                self._taken.clear()
-                await self._taken.wait()
+                await self._taken.sleep()
             else:
                 self._events.append(event)
                 self._arrived.set()

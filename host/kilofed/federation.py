@@ -220,6 +220,12 @@ async def _listening(engine: Engine, host: str, port: int, capture: Capture | No
     full = "so many connections wait without a session that the oldest are closed: a flood, or wrong keys"
     lobby = Lobby(on_full=lambda: engine.remark(full))
 
+    def shed(most: int) -> None:
+        engine.remark(
+            f"{most} devices are connected, as many as this system lets one process: more are turned away"
+            " (raise the limit of open files, ulimit -n)"
+        )
+
     async def connected(transport: tcp.TcpTransport) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -236,7 +242,7 @@ async def _listening(engine: Engine, host: str, port: int, capture: Capture | No
         finally:
             tasks.discard(task)
 
-    async with await tcp.listen(host, port, connected) as listener:
+    async with await tcp.listen(host, port, connected, on_full=shed) as listener:
         try:
             yield listener.port
         finally:

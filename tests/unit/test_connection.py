@@ -176,7 +176,7 @@ async def socket_device(device: Device) -> AsyncIterator[tuple[str, Callable[[],
 
     def cut() -> None:
         for transport in connections:
-            transport._writer.transport.abort()  # type: ignore[attr-defined]
+            transport.abort()  # type: ignore[attr-defined]
         connections.clear()
 
     async with await tcp.listen("127.0.0.1", 0, serve) as listener:

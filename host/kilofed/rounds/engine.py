@@ -221,6 +221,7 @@ class Engine:
             record = await self._round(self.done + 1, Kind.TRAIN)
             if record is not None:
                 self.done, failed = record.number, 0
+                record = None  # it has everybody's update: no need to keep it until the next is there
                 continue
             failed += 1
             if failed >= self.config.patience:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 
 class Transport(ABC):
@@ -32,6 +33,23 @@ class Transport(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Closes it; a read that waits ends with b"". Never raises."""
+
+
+class Buffered(Transport):
+    """A pipe that keeps what comes until it is taken: two calls without a wait, for many lines in one loop.
+
+    on_change: called when `take` has something new to say; None for nobody.
+    """
+
+    on_change: Callable[[], None] | None = None
+
+    @abstractmethod
+    def take(self) -> bytes | None:
+        """As `read`, of what is there already; None when that is nothing."""
+
+    @abstractmethod
+    def give(self, data: bytes) -> bool:
+        """As `write`, without the wait: False when the buffer is full, and then `write` waits for room."""
 
 
 READ_BYTES = 65536

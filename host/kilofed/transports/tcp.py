@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 from kilofed.link.errors import ConnectError, TransportClosed
-from kilofed.transports.base import READ_BYTES, Transport
+from kilofed.transports.base import READ_BYTES, Buffered
 
 CONNECT_SECONDS = 5.0
 BACKLOG = 4096  # of connections that the kernel keeps until they are taken, at most its own somaxconn
@@ -38,42 +38,133 @@ def parse_address(text: str) -> tuple[str, int]:
     return (host[1:-1] if bracketed else host), int(port)
 
 
-class TcpTransport(Transport):
-    """One connection. name: address and port of the other end, as `shown` writes them."""
+class TcpTransport(Buffered, asyncio.BufferedProtocol):
+    """One connection. name: address and port of the other end, as `shown` writes them.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = writer.get_extra_info("peername") or ("?", 0)
+    buffer: of READ_BYTES, which connections of one event loop share: what is in it is copied at once.
+    on_connect: called once it is open.
+    """
+
+    def __init__(
+        self, buffer: bytearray, on_connect: Callable[[TcpTransport], None] = lambda made: None
+    ) -> None:
+        self.name = "?"
+        self._buffer = buffer
+        self._on_connect = on_connect
+        self._line: asyncio.Transport | None = None
+        self._data = b""  # came and was not taken
+        self._paused = False  # nothing more is read until it was
+        self._ended = False  # nothing more comes
+        self._lost = False
+        self._error: Exception | None = None
+        self._full = False
+        self._waiters: list[asyncio.Future[None]] = []  # of read, write and close
+
+    # ---- what the event loop says ----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        assert isinstance(transport, asyncio.Transport)
+        peer = transport.get_extra_info("peername") or ("?", 0)
         self.name = shown(peer[0], peer[1])
-        self._reader = reader
-        self._writer = writer
-        writer.transport.set_write_buffer_limits(high=READ_BYTES)
-        connection = writer.get_extra_info("socket")
-        if (
-            connection is not None
-        ):  # frames are small and answered: waiting to fill a packet costs a round trip each
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._line = transport
+        transport.set_write_buffer_limits(high=READ_BYTES)
+        connection = transport.get_extra_info("socket")
+        # Frames are small and answered: waiting to fill a packet costs a round trip each.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._on_connect(self)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Where what comes is put."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Something came."""
+        self._data += bytes(memoryview(self._buffer)[:nbytes])
+        if len(self._data) >= READ_BYTES and not self._paused and self._line is not None:
+            self._paused = True
+            self._line.pause_reading()
+        self._changed()
+
+    def eof_received(self) -> bool:
+        """The other end says no more. True: it may still be spoken to."""
+        self._ended = True
+        self._changed()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is closed, or broke."""
+        self._ended = self._lost = True
+        self._error = exc
+        self._changed()
+
+    def pause_writing(self) -> None:
+        """The buffer is full."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """It has room."""
+        self._full = False
+        self._changed()
+
+    # ---- what its owner says ---------------------------------------------------------------------
+
+    def take(self) -> bytes | None:
+        if self._data:
+            data, self._data = self._data[:READ_BYTES], self._data[READ_BYTES:]
+            if self._paused and not self._data and self._line is not None:
+                self._paused = False
+                self._line.resume_reading()
+            return data
+        if self._error is not None:
+            raise self._broke(self._error)
+        return b"" if self._ended else None
 
     async def read(self) -> bytes:
-        try:
-            return await self._reader.read(READ_BYTES)
-        except OSError as error:
-            if self._writer.is_closing():
-                return b""
-            raise self._broke(error) from error
+        while (data := self.take()) is None:
+            await self._change()
+        return data
+
+    def give(self, data: bytes) -> bool:
+        if self._lost or self._line is None or self._line.is_closing():
+            raise self._broke(self._error or ConnectionResetError("closed"))
+        self._line.write(data)
+        return not self._full
 
     async def write(self, data: bytes) -> None:
-        try:
-            self._writer.write(data)
-            await self._writer.drain()
-        except OSError as error:
-            raise self._broke(error) from error
+        self.give(data)
+        while self._full:
+            if self._lost:
+                raise self._broke(self._error or ConnectionResetError("closed"))
+            await self._change()
 
     async def close(self) -> None:
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        if self._line is not None:
+            self._line.close()
+            while not self._lost:
+                await self._change()
 
-    def _broke(self, error: OSError) -> TransportClosed:
+    def abort(self) -> None:
+        """Closes it and waits for nothing, what was written included."""
+        if self._line is not None:
+            self._line.abort()
+
+    def _changed(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self.on_change is not None:
+            self.on_change()
+
+    async def _change(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+
+    def _broke(self, error: Exception) -> TransportClosed:
         return TransportClosed(
             f"the connection to {self.name} broke ({error})", "connect again", name=self.name
         )
@@ -83,8 +174,10 @@ async def connect(host: str, port: int, *, timeout: float = CONNECT_SECONDS) -> 
     """Connects. Raises ConnectError when nobody answers within `timeout` seconds."""
     address = shown(host, port)
     try:
-        reader, writer = await asyncio.wait_for(
-            asyncio.open_connection(host, port, limit=READ_BYTES), timeout
+        loop = asyncio.get_running_loop()
+        buffer = bytearray(READ_BYTES)
+        _, made = await asyncio.wait_for(
+            loop.create_connection(lambda: TcpTransport(buffer), host, port), timeout
         )
     except asyncio.TimeoutError as error:
         what = f"{address} did not answer within {timeout:g} s"
@@ -92,7 +185,7 @@ async def connect(host: str, port: int, *, timeout: float = CONNECT_SECONDS) -> 
     except OSError as error:
         what = f"no connection to {address} ({error})"
         raise ConnectError(what, "check the address, and that a host listens there", name=address) from error
-    return TcpTransport(reader, writer)
+    return made
 
 
 class Listener:
@@ -137,33 +230,45 @@ async def listen(
     is closed at once, and on_full told how many there are when that happens first. Raises ConnectError when
     the address cannot be had.
     """
-    open_now = 0
     limit = files_allowed() - FILES_BESIDES if most is None else most
     told = False
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal open_now, told
-        if open_now >= limit:
-            writer.close()
+    loop = asyncio.get_running_loop()
+    buffer = bytearray(READ_BYTES)
+    tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none of them alive
+
+    async def serve(transport: TcpTransport) -> None:
+        try:
+            await on_connect(transport)
+        finally:
+            await transport.close()
+
+    def ended(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            loop.call_exception_handler({"message": "a connection's owner failed", "exception": error})
+
+    def accept(transport: TcpTransport) -> None:
+        nonlocal told
+        if len(tasks) >= limit:
+            transport.abort()
             if not told:
                 told = True
                 on_full(limit)
             return
-        open_now += 1
-        transport = TcpTransport(reader, writer)
-        try:
-            await on_connect(transport)
-        finally:
-            open_now -= 1
-            await transport.close()
+        task = loop.create_task(serve(transport))
+        tasks.add(task)
+        task.add_done_callback(ended)
 
     try:
         if host in EVERYWHERE:
-            server = await asyncio.start_server(
-                accept, sock=_everywhere(port), limit=READ_BYTES, backlog=ACCEPTED
+            server = await loop.create_server(
+                lambda: TcpTransport(buffer, accept), sock=_everywhere(port), backlog=ACCEPTED
             )
         else:
-            server = await asyncio.start_server(accept, host, port, limit=READ_BYTES, backlog=ACCEPTED)
+            server = await loop.create_server(
+                lambda: TcpTransport(buffer, accept), host, port, backlog=ACCEPTED
+            )
         for listening in server.sockets:
             # asyncio has one number for both: what the kernel keeps, and what is taken in one go.
             with socket.socket(fileno=os.dup(listening.fileno())) as same:
