@@ -35,6 +35,9 @@ class Far(Protocol):
     def poll(self, now: float) -> bytes:
         """Does what is due; what it writes."""
 
+    def busy(self, ms: int) -> None:
+        """Says that it will not answer for so long."""
+
 
 class PythonDevice:
     """kilofed-pi's end, whose training takes no time and gives `update`.
@@ -86,6 +89,9 @@ class PythonDevice:
         self.due = now + 1.0 if due is None else due
         return self.endpoint.data_to_send()
 
+    def busy(self, ms: int) -> None:
+        self.endpoint.busy(ms)
+
     def _act(self) -> None:
         for event in self.endpoint.events():
             if isinstance(event, ev.TrainAsked):
@@ -110,6 +116,9 @@ class CoreDevice:
         wait, data = self._device.poll(int(now * 1000), max_macs=self._max_macs)
         self.due = now + max(wait, 1) / 1000
         return bytes(data)
+
+    def busy(self, ms: int) -> None:
+        self._device.busy(ms)
 
 
 @dataclass
@@ -233,12 +242,10 @@ class Line:
             flow.began, flow.before = self.now, self.pipes[way].busy
 
     def _replug(self) -> None:
-        """A cable was pulled: what had arrived by then arrives, what was under way is lost. It is in again soon."""
+        """A cable was pulled: what had left before arrives, nothing else. It is in again soon."""
         self.cuts += 1
-        while (
-            due := min((p.due for p in self.pipes.values() if p.due is not None), default=None)
-        ) is not None:
-            self.now = max(self.now, due)
+        while due := [pipe.due for pipe in self.pipes.values() if pipe.due is not None]:
+            self.now = max(self.now, min(due))
             if data := self.pipes["down"].take(self.now):
                 self.far.receive(data, self.now)
             if data := self.pipes["up"].take(self.now):
@@ -267,9 +274,7 @@ class Line:
         return [said.message for said in self.said if said.way == way and isinstance(said.message, Chunk)]
 
     def sent_again(self, way: str) -> int:
-        """Bytes of chunks that were written although their receiver had said, in an earlier session, that it had
-        accepted them.
-        """
+        """Bytes of chunks in sessions before which the receiver had said that it has them."""
         accepted: dict[int, int] = {}
         held: dict[int, int] = {}
         again = 0

@@ -45,8 +45,8 @@ class Pipe:
     """A direction in use.
 
     sent: bytes that went in. busy: seconds that the line was sending. silent: nothing that goes in arrives
-    any more, and the sender is not told: half of a half-open line. cut_after: bytes until the cable is pulled;
-    the byte it falls on is lost, and `broken` is set: whoever runs the line ends both directions then.
+    any more, and the sender is not told: half of a half-open line. cut_after: bytes until the cable is
+    pulled; the byte it falls on is lost, and `broken` is set: whoever runs the line ends both directions.
     """
 
     def __init__(self, medium: Medium, *, seed: int = 0) -> None:

@@ -71,7 +71,7 @@ KF_MUST_CHECK kf_status_t kf_blob_chunk(kf_blob_receiver_t *receiver, const kf_c
 #define KF_BLOB_TRIES 8u         /* timeouts without progress that end a session */
 #define KF_BLOB_RTO_MAX_MS 4000u
 
-/* A sender: 40 bytes. Fields may be read. */
+/* A sender: 44 bytes. Fields may be read. */
 typedef struct kf_blob_sender {
     const uint8_t *blob;
     uint32_t size;
@@ -79,6 +79,7 @@ typedef struct kf_blob_sender {
     uint32_t next;     /* offset of the next chunk */
     uint32_t again_ms; /* when to start again from `accepted` */
     uint32_t gone_back; /* offset an accept has already made it go back to, plus 1; 0: none */
+    uint32_t gone_from; /* `next` before it last went back; 0: it did not */
     uint16_t chunk_bytes;
     uint16_t in_window; /* chunks that fit the window, 1 or more */
     uint16_t rto_ms;   /* before doubling */

@@ -114,7 +114,7 @@ void kf_blob_sender_init(kf_blob_sender_t *s, const uint8_t *blob, uint32_t size
 void kf_blob_sender_pause(kf_blob_sender_t *s) {
     s->active = 0;
     s->tries = 0;
-    s->gone_back = 0;
+    s->gone_back = s->gone_from = 0;
 }
 
 /* Bytes of a chunk message beside its data: array head, type 7, id, offset and the head of the data, at their longest for a
@@ -147,10 +147,12 @@ kf_status_t kf_blob_accepted(kf_blob_sender_t *s, const kf_accept_t *accept, uin
     const int begins = !s->active;
     const int progress = begins || accept->offset > s->accepted;
     /* It says what the receiver has, even if that is less than before: it may have been reset. The same offset again means
-     * that a chunk was lost and what follows it is in vain; only once an offset, as each of those says it again. */
+     * that a chunk was lost and what follows it is in vain; only once an offset, as each of those says it again. And not where it
+     * once went back from: if nothing was lost then, all that it sent twice says so there, and going back would never end. */
     if (begins || accept->offset < s->accepted || accept->offset > s->next) {
         s->next = accept->offset;
-    } else if (accept->offset == s->accepted && s->gone_back != accept->offset + 1u) {
+    } else if (accept->offset == s->accepted && s->gone_back != accept->offset + 1u && s->gone_from != accept->offset) {
+        s->gone_from = s->next;
         s->next = accept->offset;
         s->gone_back = accept->offset + 1u;
     }
@@ -187,6 +189,7 @@ int kf_blob_poll(kf_blob_sender_t *s, uint32_t now_ms) {
         return 1;
     }
     s->tries++;
+    s->gone_from = s->next;
     s->next = s->accepted;
     s->gone_back = 0;
     return 0;

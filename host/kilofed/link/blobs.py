@@ -116,6 +116,7 @@ class BlobSender:
         self._flight_bytes = 0
         self._progress = 0  # highest accepted offset
         self._nak_at = -1
+        self._gone_from = -1  # what had been sent when it last went back
         self._tries = 0
         self.deadline: float | None = float("-inf") if self._announce else None
 
@@ -136,6 +137,7 @@ class BlobSender:
                 self.failed = f"no progress at byte {self._base} of {len(self.data)}"
                 self.deadline = None
                 return []
+            self._gone_from = self._next
             # Whole and no verdict: repeating its last byte makes the other side say it again.
             self._rewind(min(self._base, len(self.data) - 1))
         if not self._open:
@@ -203,10 +205,12 @@ class BlobSender:
             if sent is not None:
                 self._trip.measure(now - sent)
             self._wait(now)
-        elif self._flight and self._nak_at != offset:
+        elif self._flight and offset not in (self._nak_at, self._gone_from):
             # The same offset again: a chunk was lost, what follows is in vain. Only once an offset: the
-            # chunks that are still under way will each say it again.
+            # chunks that are still under way will each say it again. And not where it once went back from: if
+            # nothing was lost then, all that it sent twice says so there, and going back would never end.
             self._nak_at = offset
+            self._gone_from = self._next
             self._rewind(offset)
 
     def _refused(self, now: float) -> None:

@@ -276,6 +276,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
     def busy(self, ms: int) -> None:
         """The device will be silent for so long."""
         self._say(Busy(ms))
+        self._last_heard = max(self._last_heard, self._now) + ms / 1000
         self._woken = True
 
     def close(self, reason: Reason = Reason.SHUTTING_DOWN) -> None:
@@ -410,7 +411,7 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
     def _open(self, frame: RawFrame) -> bytes | None:
         data = self._session.open(frame) if self._session is not None else None
         if data is not None:
-            self._last_heard = self._now
+            self._last_heard = max(self._last_heard, self._now)  # busy() may have moved it ahead
             if self._info_said:
                 self._info_at = None
         return data

@@ -154,6 +154,7 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._head_wanted = b""  # hash the owner waits to hear of
         self._head_tries = 0
         self._head_detail = 0
+        self._result_at = float("-inf")  # when it was last answered with an accept
         self._order: Train | None = None
         self._order_try: Repeater | None = None  # None once the device has taken it
         self._reported = False
@@ -529,7 +530,10 @@ class HostEndpoint(Endpoint[ev.Event]):
         if result.update is None:
             self._result_ready(result, None)
             return
-        self._result = result
+        same = result == self._result and self._now < self._result_at + REPEAT / 2
+        if same and not self._receiver.complete:
+            return  # said to repeat the order's answer: it has the accept, or says it again in a second
+        self._result, self._result_at = result, self._now
         if result.size != update_bytes(order.codec, self._info.classes, self._info.features):
             self._say(Accept(blob_id(result.update), 0, Verdict.REFUSED))
             self._result_bad(f"an update of {result.size} bytes")

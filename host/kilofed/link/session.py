@@ -39,7 +39,8 @@ class RoundTrip:
     """How long an answer takes, and so how long to wait for one (RFC 6298, section 2).
 
     first: the wait before anything was measured, seconds. What was sent more than once must not be measured
-    (Karn's rule): nobody knows which of them was answered. Its wait is doubled instead, by whoever waits.
+    (Karn's rule): nobody knows which of them was answered. Whoever waits in vain waits twice as long the next
+    time, until something comes.
     """
 
     def __init__(self, first: float) -> None:
@@ -48,7 +49,7 @@ class RoundTrip:
         self.smoothed: float | None = None  # seconds; None before the first measure
 
     def measure(self, seconds: float) -> None:
-        """An answer took so long."""
+        """The answer to what was sent once took so long."""
         if self.smoothed is None:
             self.smoothed, self._varies = seconds, seconds / 2
             return

@@ -27,10 +27,10 @@ def test_what_is_said_is_enough_and_a_byte_less_is_not(runner: Runner) -> None:
 
 
 def test_the_16_kb_board_s_budget(runner: Runner) -> None:
-    """Digits, 80 samples, frames of 128 bytes: struct (976 bytes here, 784 on a 32-bit core) and block."""
+    """Digits, 80 samples, frames of 128 bytes: struct (976 bytes here, 788 on a 32-bit core) and block."""
     device = Device(runner, Config())
     assert device.parts["ring"] == 80 * 33
-    assert device.exact_bytes + 784 <= 9_800
+    assert device.exact_bytes + 788 <= 9_800
 
 
 @pytest.mark.parametrize("memory", [264, 300, 4000])
