@@ -75,7 +75,7 @@ typedef struct kf_model {
     uint8_t input_type;      /* TensorType of the schema: 9 int8, 0 float32 */
     uint8_t output_type;
     uint8_t plan_from_file;  /* 2: the plan of the metadata entry kilofed.plan; 1: OfflineMemoryAllocation; 0: the device's own */
-    uint8_t reserved;
+    uint8_t states;          /* 1: an operator keeps something from one inference to the next */
     kf_model_head_t head;
     uint32_t arena_bytes;    /* what kf_nn_begin() needs, to the byte; a multiple of 4 */
     uint32_t tensor_bytes;   /* of these, activations and operator scratch (the rest is the own plan's table) */

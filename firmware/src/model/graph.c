@@ -46,11 +46,8 @@ int32_t kf_graph_to(const kf_model_t *m, const kf_activation_t *a) {
         return (int32_t)m->ops;
     }
     for (int32_t k = (int32_t)m->ops - 1; k > a->time; k--) {
-        kf_list_t inputs = kf_node_inputs(m, (uint32_t)k);
-        for (uint32_t i = 0; i < inputs.count; i++) {
-            if (kf_list_tensor(m, inputs, i) == a->tensor) {
-                return k;
-            }
+        if (kf_node_reads(m, (uint32_t)k, a->tensor) != 0) {
+            return k;
         }
     }
     return a->time;
@@ -62,11 +59,8 @@ int32_t kf_graph_written(const kf_model_t *m, uint16_t tensor, uint32_t before) 
     }
     /* Backwards: what an operator reads was most often written just before it. */
     for (uint32_t k = before; k-- > 0;) {
-        kf_list_t outputs = kf_node_outputs(m, k);
-        for (uint32_t i = 0; i < outputs.count; i++) {
-            if (kf_list_tensor(m, outputs, i) == tensor) {
-                return (int32_t)k;
-            }
+        if (kf_node_writes(m, k, tensor) != 0) {
+            return (int32_t)k;
         }
     }
     return (int32_t)m->ops;

@@ -101,14 +101,7 @@ static KF_NOINLINE kf_model_fault_t check_end(kf_model_t *m, uint16_t tensor, ui
 static uint32_t uses(const kf_model_t *m, uint16_t tensor) {
     uint32_t count = tensor == m->input || tensor == m->output;
     for (uint32_t op = 0; op < m->ops; op++) {
-        kf_list_t inputs = kf_node_inputs(m, op);
-        kf_list_t outputs = kf_node_outputs(m, op);
-        for (uint32_t i = 0; i < inputs.count; i++) {
-            count += kf_list_tensor(m, inputs, i) == tensor ? 1u : 0u;
-        }
-        for (uint32_t i = 0; i < outputs.count; i++) {
-            count += kf_list_tensor(m, outputs, i) == tensor ? 1u : 0u;
-        }
+        count += kf_node_reads(m, op, tensor) + kf_node_writes(m, op, tensor);
     }
     return count;
 }
@@ -178,6 +171,7 @@ static KF_NOINLINE kf_model_fault_t check_op(kf_model_t *m, uint16_t op) {
         fault = check_outputs(m, &node);
     }
     if (fault == KF_FAULT_NONE) {
+        m->states |= node.state != 0;
         fault = node.op->check(&node);
     }
     if (fault != KF_FAULT_NONE) {

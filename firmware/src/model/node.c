@@ -5,18 +5,12 @@
 #include "../nn/op.h"
 
 kf_status_t kf_fault_status(kf_model_fault_t fault) {
-    switch (fault) {
-    case KF_FAULT_NONE:
+    const uint32_t unsupported = 1u << KF_FAULT_COUNT | 1u << KF_FAULT_OPERATOR | 1u << KF_FAULT_TYPE |
+                                 1u << KF_FAULT_OPTIONS | 1u << KF_FAULT_PLAN;
+    if (fault == KF_FAULT_NONE) {
         return KF_OK;
-    case KF_FAULT_COUNT:
-    case KF_FAULT_OPERATOR:
-    case KF_FAULT_TYPE:
-    case KF_FAULT_OPTIONS:
-    case KF_FAULT_PLAN:
-        return KF_ERR_UNSUPPORTED;
-    default:
-        return KF_ERR_MODEL;
     }
+    return (unsupported >> fault & 1u) != 0 ? KF_ERR_UNSUPPORTED : KF_ERR_MODEL;
 }
 
 static uint32_t op_table(kf_fb_t *fb, const kf_model_t *m, uint32_t op) {
@@ -49,6 +43,24 @@ kf_list_t kf_node_outputs(const kf_model_t *m, uint32_t op) {
 uint16_t kf_list_tensor(const kf_model_t *m, kf_list_t list, uint32_t i) {
     uint32_t tensor = i < list.count ? (uint32_t)kf_le32(m->data + list.at + 4 * i) : KF_MODEL_NONE;
     return (uint16_t)(tensor >= m->tensors ? KF_MODEL_NONE : tensor);
+}
+
+/* How often `tensor`, which exists, is in a list. */
+static KF_NOINLINE uint32_t count_in(const kf_model_t *m, uint32_t op, uint32_t field, uint16_t tensor) {
+    kf_list_t list = read_list(m, op, field);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < list.count; i++) {
+        count += kf_list_tensor(m, list, i) == tensor ? 1u : 0u;
+    }
+    return count;
+}
+
+uint32_t kf_node_reads(const kf_model_t *m, uint32_t op, uint16_t tensor) {
+    return count_in(m, op, KF_OPERATOR_INPUTS, tensor);
+}
+
+uint32_t kf_node_writes(const kf_model_t *m, uint32_t op, uint16_t tensor) {
+    return count_in(m, op, KF_OPERATOR_OUTPUTS, tensor);
 }
 
 static uint32_t type_bytes(uint32_t type) {
@@ -197,10 +209,10 @@ static kf_model_fault_t read_code(const kf_model_t *m, kf_fb_t *fb, uint32_t tab
 }
 
 uint16_t kf_node_state(const kf_model_t *m, uint32_t op) {
-    kf_list_t inputs = kf_node_inputs(m, op);
-    if (inputs.count <= KF_NODE_INPUTS) {
-        return KF_MODEL_NONE; /* the one operator with a state has more: most questions end here */
+    if (!m->states) {
+        return KF_MODEL_NONE; /* most questions end here */
     }
+    kf_list_t inputs = kf_node_inputs(m, op);
     kf_fb_t fb = kf_model_reader(m);
     uint32_t code;
     if (read_code(m, &fb, op_table(&fb, m, op), &code) != KF_FAULT_NONE) {

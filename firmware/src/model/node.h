@@ -84,6 +84,10 @@ kf_list_t kf_node_outputs(const kf_model_t *m, uint32_t op);
 /* Tensor number `i` of a list, or KF_MODEL_NONE when the list has no such entry or no such tensor exists. */
 uint16_t kf_list_tensor(const kf_model_t *m, kf_list_t list, uint32_t i);
 
+/* How often operator `op` reads or writes a tensor that exists. */
+uint32_t kf_node_reads(const kf_model_t *m, uint32_t op, uint16_t tensor);
+uint32_t kf_node_writes(const kf_model_t *m, uint32_t op, uint16_t tensor);
+
 /* The tensor that operator `op` keeps from one inference to the next, or KF_MODEL_NONE. */
 uint16_t kf_node_state(const kf_model_t *m, uint32_t op);
 

@@ -238,7 +238,8 @@ static uint32_t lowest_gap(const kf_model_t *m, const uint16_t *own, int32_t fro
                 place = (at + other_bytes + 3u) & ~3u;
                 moved = 1;
             }
-        } while (kf_graph_next(m, &a));
+            /* Behind `to` only a state is taken. */
+        } while (kf_graph_next(m, &a) && (a.time <= to || m->states));
     } while (moved);
     return place;
 }
