@@ -47,6 +47,8 @@ bench: setup-test
 	@$(PYTHON) -m tests.bench
 
 soak: setup-test
+	@$(PYTHON) -m tests.chaos.mutants
+	@$(PYTHON) -m tests.chaos.cuts
 	@$(PYTHON) -m tests.soak --minutes $(MINUTES)
 
 fuzz:

@@ -1,4 +1,5 @@
-"""`link.*`: bytes on the wire of one device's round, both ends of the link in memory, no faults.
+"""`link.*`: bytes on the wire of one device's round, both ends of the link in memory, no faults; and how full
+a serial line is while a blob is on it.
 
 A round begins and ends in an open session: head, order, acknowledgements, status, result, update, commit,
 with all framing and encryption. Head and update are those of the demo's second round. The training takes
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests import link_world
+from tests.chaos import rounds as wide_rounds
 
 from kilofed.link.blobs import BlobSender
 from kilofed.link.frames import Direction
@@ -24,6 +26,7 @@ from .figure import BenchError, Figure
 COMMAND = "python -m tests.bench --only link"
 CODECS = (Codec.INT8, Codec.INT4, Codec.TERNARY)
 FRAMES = {128: 512, 1024: 4096}  # longest frame -> window: the micro:bit's, and the MPS2 boards'
+BAUDS = (115200, 921600)
 DEVICE = "m4f-1"
 
 
@@ -41,7 +44,28 @@ def figures(root: Path) -> Iterator[Figure]:
                 yield Figure(f"link.bytes_per_round.{way}.{name}.frame_{frame}", count, "B", COMMAND)
     yield Figure("link.head_bytes.int8", len(second.head), "B", COMMAND)
     for frame in FRAMES:
-        yield Figure(f"link.overhead.frame_{frame}", round(1000 * overhead(frame)), "B", COMMAND)
+        share = overhead(frame)
+        yield Figure(f"link.overhead.{frame}", round(share, 4), "of the wire's bytes", COMMAND)
+        yield Figure(
+            f"link.overhead_on_blob.{frame}", round(share / (1 - share), 4), "of the blob's", COMMAND
+        )
+    runner = wide_rounds.core()
+    for baud in BAUDS:
+        for frame, window in FRAMES.items():
+            value = round(utilisation(runner, baud, frame, window), 4)
+            yield Figure(f"link.utilisation.{baud}.{frame}", value, "of capacity", COMMAND)
+    runner.close()
+
+
+def utilisation(runner: wide_rounds.Runner, baud: int, frame: int, window: int) -> float:
+    """Wire bytes over capacity, 0..1, of the worse direction, in simulated time: 50 kB each way.
+
+    The C core is at one end. Each byte that comes up waits 16 ms in a USB adapter. From the first chunk to
+    the last.
+    """
+    device = wide_rounds.core_device(runner, wide_rounds.WIDE, max_frame=frame, window=window)
+    line = wide_rounds.play(device, *wide_rounds.serial(baud), size=wide_rounds.WIDE)
+    return min(flow.utilisation for flow in line.flows.values())
 
 
 def overhead(frame: int) -> float:

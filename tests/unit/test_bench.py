@@ -64,14 +64,20 @@ def test_a_topic_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(set(names)) == len(names)
     for row in rows:
         assert list(row) == ["name", "value", "unit", "command"]
-        assert type(row["value"]) is int and row["value"] > 0
-        assert row["unit"] == "B" and row["command"] == "python -m tests.bench --only link"
+        if row["name"].startswith(("link.overhead", "link.utilisation")):
+            assert 0 < row["value"] <= 1 and row["unit"].startswith("of ")
+        else:
+            assert type(row["value"]) is int and row["value"] > 0 and row["unit"] == "B"
+        assert row["command"] == "python -m tests.bench --only link"
         assert row["name"] in printed
     value = {row["name"]: row["value"] for row in rows}
     for frame in (128, 1024):
         assert value["link.update_bytes.int8"] < value[f"link.bytes_per_round.up.int8.frame_{frame}"] <= UP
         assert value["link.head_bytes.int8"] < value[f"link.bytes_per_round.down.int8.frame_{frame}"] <= DOWN
     assert value["link.update_bytes.int8"] == 346
+    assert value["link.overhead.1024"] <= 0.04 and value["link.overhead.128"] <= 0.25
+    assert value["link.utilisation.115200.128"] >= 0.90
+    assert min(value["link.utilisation.115200.1024"], value["link.utilisation.921600.1024"]) >= 0.95
 
 
 def test_only_all_topics_write_the_whole_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
