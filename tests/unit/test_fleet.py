@@ -213,3 +213,11 @@ def test_what_a_session_was_like_is_kept(fleet: Fleet) -> None:
     for encrypted in (True, False):
         fleet.seen(anna.id, encrypted=encrypted)
         assert fleet.find("anna").encrypted is encrypted
+
+
+def test_many_devices_are_registered_together_or_not_at_all(fleet: Fleet) -> None:
+    made = [new_identity(f"d-{number}", "posix") for number in range(20)]
+    fleet.add_all(made[:10])
+    with pytest.raises(FleetError, match="d-3"):
+        fleet.add_all([*made[10:], made[3]])
+    assert {device.name for device in fleet.all()} == {f"d-{number}" for number in range(10)}

@@ -362,3 +362,15 @@ def test_keys_are_never_told():
     for key in (KEY, OTHER_KEY):
         assert key.hex() not in shown and repr(key)[2:-1] not in shown
     assert KEY not in bytes(world.captured) and HEAD[:8] not in bytes(world.captured)
+
+
+def test_hellos_that_waited_for_a_busy_host_are_no_doubt_about_its_key() -> None:
+    """A device says the same hello every second; a host that reads six of them at once has answered none."""
+    host = HostEndpoint(rng=bytes, keys=lambda _: [KEY])
+    hello = Hello(1, b"device 1", b"a nonce.", "posix", 1, 1024, 4096, FLAG_ENCRYPTED)
+    frame = encode_frame(encode(hello), direction=Direction.FROM_DEVICE)
+    host.receive(frame * 6, 1.0)
+    assert not [event for event in host.events() if isinstance(event, ev.Unproven)]
+    for second in range(2, 6):
+        host.receive(frame, float(second))
+    assert [event for event in host.events() if isinstance(event, ev.Unproven)] == [ev.Unproven(b"device 1")]

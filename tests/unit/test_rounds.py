@@ -668,3 +668,12 @@ def test_a_master_blob_brings_back_the_same_model() -> None:
     again = GlobalModel(model_bytes(), model.master_blob())
     assert np.array_equal(again.master()[0], model._weights)
     assert np.array_equal(again.master()[1], model._bias)
+
+
+@pytest.mark.parametrize(("devices", "seconds"), [(6, 2.0), (1000, 2.0), (5000, 10.0), (100_000, 30.0)])
+async def test_a_large_fleet_has_a_longer_heartbeat(devices: int, seconds: float) -> None:
+    config = RunConfig(rounds=1, personal_epochs=0, deadlines=Deadlines(gather=0.01))
+    engine = Engine(config, GlobalModel(model_bytes()), MemoryLedger())
+    with pytest.raises(FleetMissingError):
+        await engine.run(expected=devices)
+    assert engine.heartbeat == seconds

@@ -270,14 +270,19 @@ async def test_tcp_takes_no_more_connections_than_it_was_told():
     async def keep(transport: Transport) -> None:
         await hold.wait()
 
-    async with await tcp.listen("127.0.0.1", 0, keep, most=1) as listener:
+    told: list[int] = []
+    async with await tcp.listen("127.0.0.1", 0, keep, most=1, on_full=told.append) as listener:
         first = await tcp.connect("127.0.0.1", listener.port)
         second = await tcp.connect("127.0.0.1", listener.port)
         assert await asyncio.wait_for(second.read(), SECONDS) == b""
+        third = await tcp.connect("127.0.0.1", listener.port)
+        assert await asyncio.wait_for(third.read(), SECONDS) == b""
+        assert told == [1]  # once, how many there may be
         hold.set()
         assert await asyncio.wait_for(first.read(), SECONDS) == b""
         await first.close()
         await second.close()
+        await third.close()
 
 
 async def test_tcp_errors_end_in_the_next_step():

@@ -68,6 +68,8 @@ class _Pending:
     since: float
     key: bytes | None = field(default=None, repr=False)
     said: int = 0  # times this welcome was given
+    doubts: int = 0  # of them, those that were not given in one go: hellos may have waited for a busy host
+    doubted: float = float("-inf")  # when the last of them was
 
 
 class HostEndpoint(Endpoint[ev.Event]):
@@ -419,13 +421,17 @@ class HostEndpoint(Endpoint[ev.Event]):
         if self._pending is None or self._pending.raw != raw:
             self._pending = self._offer(hello, raw, 0)
         elif hello.encrypted and len(self._keys_for(hello)) > 1:  # it may hold the other one
-            said = self._pending.said
-            self._pending = self._offer(hello, raw, said)
-            self._pending.said = said
+            before = self._pending
+            self._pending = self._offer(hello, raw, before.said)
+            self._pending.said = before.said
+            self._pending.doubts, self._pending.doubted = before.doubts, before.doubted
         self._pending.since = self._now
         self._pending.said += 1
-        if hello.encrypted and self._pending.said == UNPROVEN_AFTER:
-            self._events.append(ev.Unproven(hello.device_id))
+        if self._now >= self._pending.doubted + REPEAT / 2:
+            self._pending.doubts += 1
+            self._pending.doubted = self._now
+            if hello.encrypted and self._pending.doubts == UNPROVEN_AFTER:
+                self._events.append(ev.Unproven(hello.device_id))
         # A probe would use up the nonce that the welcome echoes: leave it the time of a slow round trip.
         self._probe_at = self._now + 2 * REPEAT
         self._say_clear(self._pending.welcome)
