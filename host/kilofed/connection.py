@@ -7,8 +7,8 @@
                 case ResultReady(result, update): connection.commit(result.round)
 
 A serial line that vanishes is opened again with back-off for as long as the connection lives (`Lost`, later
-`Opened`). A TCP connection that ends, or has had no session for half a minute to a minute, ends the connection: `Lost` if
-a session was open, then events() is exhausted.
+`Opened`). A TCP connection that ends, or has had no session for half a minute to a minute, ends the
+connection: `Lost` if a session was open, then events() is exhausted.
 
 `Wake` and `run_endpoint` are the loop inside, for either role: kilofed-pi runs the device's side with them.
 """
