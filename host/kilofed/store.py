@@ -19,8 +19,10 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import sqlite3
+import stat
 import tempfile
 import time
 import uuid
@@ -41,6 +43,7 @@ BASE = "base.tflite"
 CHECKPOINTS = "checkpoints"
 LOCK = "lock"
 STATE = "strategy_state"  # in meta, hex
+_DRAFT = ".kilofed-*.new"  # what write_atomically calls a file that is not whole yet; * stands for its number
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -404,6 +407,8 @@ class Run:
             number = path.stem.removeprefix("round-")
             if path.suffix != ".tflite" or not number.isdigit() or int(number) > last:
                 path.unlink()
+        for path in self.folder.glob(_DRAFT):
+            path.unlink()
         newest = self.checkpoint_path(last)
         if not newest.is_file():
             raise RunFolderError(
@@ -444,14 +449,14 @@ def _fill(folder: Path, lock: int, *, config: RunConfig, model: bytes, model_has
     # A folder without run.sqlite may be what is left of an attempt that was killed at this very place.
     leftovers = {LOCK, CHECKPOINTS, BASE, MODEL, *(f"{name}.new" for name in (BASE, MODEL, DATABASE))}
     leftovers |= {f"{DATABASE}.new{suffix}" for suffix in ("-wal", "-shm", "-journal")}
-    strangers = sorted(p.name for p in folder.iterdir() if p.name not in leftovers)
+    strangers = sorted(p.name for p in folder.iterdir() if p.name not in leftovers and not p.match(_DRAFT))
     if strangers or ((folder / CHECKPOINTS).is_dir() and any((folder / CHECKPOINTS).iterdir())):
         raise RunFolderError(
             f"{folder} is not empty ({', '.join(strangers[:1]) or CHECKPOINTS})",
             "choose a new folder for the run",
             path=str(folder),
         )
-    for path in folder.glob(f"{DATABASE}.new*"):
+    for path in (*folder.glob(f"{DATABASE}.new*"), *folder.glob(_DRAFT)):
         path.unlink()
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     write_atomically(folder / BASE, model)
@@ -523,15 +528,33 @@ def open_run(folder: Path, *, write: bool = False) -> Run:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a power cut leaves the old or the new one: written beside, fsync, renamed."""
+    """Writes a file so that a power cut leaves the old or the new one: written beside, fsync, renamed.
+
+    A symbolic link stays, and the file it leads to is written. What is there and is no file (a pipe, a
+    device) is written to as it is, never replaced. OSError when it cannot be written; nothing is left beside
+    it then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".new")
-    with draft.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.rename(path)
-    _sync_folder(path.parent)
+    mode = None
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+    if mode is not None and not stat.S_ISREG(mode):
+        path.write_bytes(content)  # a folder is refused here
+        return
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(_DRAFT.replace("*", secrets.token_hex(8)))
+    try:
+        with draft.open("xb") as stream:
+            if mode is not None:
+                os.fchmod(stream.fileno(), stat.S_IMODE(mode))
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

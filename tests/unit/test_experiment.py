@@ -205,10 +205,18 @@ def test_devices_of_this_machine_are_told_a_port_they_reach(tmp_path: Path, host
 def test_what_an_attempt_left_that_was_killed_early_is_no_obstacle(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
-    for name in ("lock", "base.tflite", "model.tflite.new", "run.sqlite.new", "run.sqlite.new-wal"):
+    for name in (
+        "lock",
+        "base.tflite",
+        "model.tflite.new",
+        ".kilofed-01ab.new",
+        "run.sqlite.new",
+        "run.sqlite.new-wal",
+    ):
         (folder / name).write_bytes(b"half")
     commit(folder, 1)
     assert not list(folder.glob("run.sqlite.new*"))
+    assert not list(folder.glob(".kilofed-*"))
 
 
 def test_a_run_is_finished_with_its_personal_round(tmp_path: Path) -> None:

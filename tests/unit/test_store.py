@@ -5,6 +5,7 @@ What is committed stays, what is half done goes, and two processes never write t
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -170,7 +171,8 @@ def test_what_a_kill_left_half_done_is_put_right(run: Run, cut: str) -> None:
     if cut == "checkpoint":  # killed between the checkpoint and the transaction
         write_atomically(run.checkpoint_path(2), model(2))
     elif cut == "draft":  # killed while the checkpoint was written
-        (folder / "checkpoints" / "round-0002.tflite.new").write_bytes(model(2)[:100])
+        (folder / "checkpoints" / ".kilofed-0123.new").write_bytes(model(2)[:100])
+        (folder / ".kilofed-4567.new").write_bytes(model(2)[:100])  # or the newest model
     else:  # killed between the transaction and the newest model
         write_atomically(run.model_path, model(0))
     run.close()
@@ -178,7 +180,61 @@ def test_what_a_kill_left_half_done_is_put_right(run: Run, cut: str) -> None:
         assert again.last_round == 1
         assert again.model_path.read_bytes() == model(1)
         assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["round-0001.tflite"]
+        assert not list(folder.glob("*.new"))
         again.commit(record(2), master=b"n", model=model(2))
+
+
+def test_a_file_is_written_beside_and_no_other_file_is_touched(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "out.bin"
+    write_atomically(path, b"one")
+    path.chmod(0o640)
+    (path.parent / "out.bin.new").write_bytes(b"somebody else's")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert (path.parent / "out.bin.new").read_bytes() == b"somebody else's"
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_a_link_stays_a_link_and_leads_to_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("below/target.bin")
+    for content in (b"made", b"written over"):
+        write_atomically(link, content)
+        assert link.is_symlink()
+        assert (tmp_path / "below" / "target.bin").read_bytes() == content
+    assert [p.name for p in (tmp_path / "below").iterdir()] == ["target.bin"]
+
+
+def test_what_is_no_file_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomically(pipe, b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path, b"")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_checkpoint_is_an_error_with_its_name(run: Run) -> None:
