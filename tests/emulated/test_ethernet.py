@@ -289,6 +289,22 @@ def test_a_board_says_on_its_serial_port_what_becomes_of_its_connection(
         line.close()
 
 
+def test_what_comes_in_at_the_serial_port_does_not_stop_the_board(
+    emulate: Callable[[Board], Emulator], connect: Callable[[Emulator], Line],
+    listener: socket.socket, on_ethernet: Board,
+) -> None:  # fmt: skip
+    """Nobody reads it there: more than its buffer holds must leave the interrupt quiet."""
+    emulated = emulate(on_ethernet)
+    emulated.start(blank=True)
+    shown = connect(emulated)
+    flash(emulated, listener.getsockname()[1])
+    shown.text(b"net: cable in\r\n")
+    shown.send(bytes(2000))
+    line = Line(lambda: listener.accept()[0], emulated.check)
+    line.event(Opened)
+    line.close()
+
+
 def test_a_board_without_a_cable_waits_for_one(
     emulate: Callable[[Board], Emulator], connect: Callable[[Emulator], Line],
     listener: socket.socket, on_ethernet: Board,

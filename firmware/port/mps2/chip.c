@@ -58,7 +58,10 @@ void kf_tick_irq(void) {
 static void rx_irq(void) {
     while (UART_STATE & STATE_RX_FULL) {
         if (!kf_line_rx_room()) {
-            UART_CTRL = CTRL_TX | CTRL_RX | CTRL_TX_IRQ; /* the byte stays where it is until kf_chip_rx_resume() */
+            /* The byte stays where it is until kf_chip_rx_resume(). What is latched already must go too, or it raises the
+             * interrupt for ever and nobody comes to make room. */
+            UART_CTRL = CTRL_TX | CTRL_RX | CTRL_TX_IRQ;
+            UART_INTCLEAR = INT_RX;
             return;
         }
         /* Cleared before the read: a byte that arrives in between raises it anew. */
