@@ -34,6 +34,8 @@ class Victim(ABC):
         device_id = hashlib.blake2b(f"fault {name}".encode(), digest_size=8).digest()
         self.device = new_identity(name, board, device_id=device_id)
         self.proxy = Proxy(hook, taken_by_host=self.emulated, key=self.device.key)
+        self._powered = False  # started, and not killed since
+        self._crash = ""
 
     def register(self, fleet: Fleet) -> None:
         """Makes it known to a run."""
@@ -49,17 +51,41 @@ class Victim(ABC):
     def pid(self) -> int:
         """The process that plays it, 0 for none."""
 
+    @property
     @abstractmethod
+    def log(self) -> Path:
+        """What the process printed since its last start."""
+
     def start(self) -> None:
         """Power."""
+        self._start()
+        self._powered = True
 
-    @abstractmethod
     def kill(self) -> None:
-        """No power."""
+        """No power. A crash before it is kept for `check`."""
+        self._look()
+        self._powered = False
+        self._kill()
 
-    @abstractmethod
     def close(self) -> None:
         """No process is left."""
+        self.kill()
+
+    def check(self) -> None:
+        """AssertionError when its process ever ended though nobody killed it: the device crashed."""
+        self._look()
+        assert not self._crash, self._crash
+
+    def _look(self) -> None:
+        if self._powered and not self.pid and not self._crash:
+            said = self.log.read_text(errors="replace").splitlines() if self.log.is_file() else []
+            self._crash = f"{self.name} ended by itself: {' / '.join(said[-3:]) or 'it printed nothing'}"
+
+    @abstractmethod
+    def _start(self) -> None: ...
+
+    @abstractmethod
+    def _kill(self) -> None: ...
 
     def restart(self) -> None:
         """A reset: what is in RAM is gone."""
@@ -67,13 +93,17 @@ class Victim(ABC):
         self.start()
 
     def pause(self) -> None:
-        """It hangs: the line stays open, and nothing moves."""
-        os.kill(self.pid, signal.SIGSTOP)
+        """It hangs: the line stays open, and nothing moves. Nothing for a device without power."""
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """It goes on where it hung."""
-        if self.pid:
-            os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # To process 0 would be to the caller's own group.
+        if pid := self.pid:
+            os.kill(pid, number)
 
 
 class Native(Victim):
@@ -96,7 +126,11 @@ class Native(Victim):
     def pid(self) -> int:
         return self._process.pid if self._process is not None and self._process.running else 0
 
-    def start(self) -> None:
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def _start(self) -> None:
         page, data = self.folder / "settings.bin", self.folder / "samples.bin"
         page.write_bytes(settings.encode(self.identity))
         data.write_bytes(placed.encode(self.samples.inputs, self.samples.labels))
@@ -105,19 +139,16 @@ class Native(Victim):
             "--model", str(digits_model_path()), "--settings", str(page), "--samples", str(data),
             *self._options,
         ]  # fmt: skip
-        self._process = Process(command, log=self.folder / "log")
+        self._process = Process(command, log=self.log)
         self._process.start()
 
     def program(self) -> list[str]:
         """What is run."""
         return [str(native_program())]
 
-    def kill(self) -> None:
+    def _kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-
-    def close(self) -> None:
-        self.kill()
 
 
 class Linux(Native):
@@ -146,7 +177,11 @@ class Emulated(Victim):
     def pid(self) -> int:
         return self._board.pid if self._board.running else 0
 
-    def start(self) -> None:
+    @property
+    def log(self) -> Path:
+        return self._board.log
+
+    def _start(self) -> None:
         if self._board.flashed:
             self._board.start()
         else:
@@ -154,10 +189,11 @@ class Emulated(Victim):
         host, port = self._board.url.removeprefix("socket://").split(":")
         self.proxy.target = (host, int(port))
 
-    def kill(self) -> None:
+    def _kill(self) -> None:
         self._board.kill()
 
     def close(self) -> None:
+        super().close()
         self._board.close()
 
 

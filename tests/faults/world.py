@@ -85,7 +85,8 @@ class World:
     def run(self, *acts: Act, expected: int | None = None, guests: Sequence[Guest] = ()) -> Outcome:
         """Runs to the end. acts: see every event. guests: further devices, called with the host's port.
 
-        TimeoutError when it hangs. What the run raises is raised; the folder can be looked at afterwards.
+        TimeoutError when it hangs, AssertionError when a device crashed. What the run raises is raised; the
+        folder can be looked at afterwards.
         """
         asyncio.run(asyncio.wait_for(self._run(acts, expected, guests), HANG))
         return self.outcome()
@@ -140,6 +141,8 @@ class World:
                 for helper in helpers:
                     helper.cancel()
                 problems = await asyncio.gather(*helpers, return_exceptions=True)
+                for victim in self.victims:
+                    victim.check()
         for problem in problems:
             if isinstance(problem, Exception):
                 raise problem

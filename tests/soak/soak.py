@@ -128,7 +128,7 @@ class Soak:
             visits = [asyncio.ensure_future(liar.visit(self._port)) for liar in self.liars]
             trouble = asyncio.ensure_future(self._trouble())
             try:
-                await self._watch()
+                await self._watch(trouble)
             finally:
                 for task in [*visits, trouble]:
                     task.cancel()
@@ -146,14 +146,18 @@ class Soak:
 
     # ---- the watch -------------------------------------------------------------------------------
 
-    async def _watch(self) -> None:
+    async def _watch(self, trouble: asyncio.Future[None]) -> None:
         self._begun = self._last_round = time.monotonic()
         kills = sorted(self._chance.uniform(0.05, 0.2) * self.seconds for _ in range(HOST_KILLS))
         assert self._host is not None
         while (now := time.monotonic()) < self._begun + self.seconds:
-            await asyncio.sleep(min(LOOK_SECONDS, self.seconds / 5))
+            await asyncio.wait({trouble}, timeout=min(LOOK_SECONDS, self.seconds / 5))
+            if trouble.done():
+                trouble.result()  # it ends by an error only
             self._host.check()
             self._look()
+            for victim in self.victims:
+                victim.check()
             size = _resident(self._host.pid)
             self.summary.resident.append((now - self._begun, size))
             if kills and now - self._begun > kills[0] and self.summary.rounds:
@@ -202,6 +206,9 @@ class Soak:
         try:
             while True:
                 await asyncio.sleep(self._chance.uniform(0.2, 1.5))
+                for task in [task for task in running if task.done()]:
+                    running.discard(task)
+                    task.result()
                 if self._chance.random() < 0.2:
                     self._tell(self._chance.choice(self.liars), self._chance.choice([honest, *lies]))
                     continue
@@ -212,11 +219,12 @@ class Soak:
                 self.summary.faults[name] += 1
                 task = asyncio.ensure_future(self._one(victim, act))
                 running.add(task)
-                task.add_done_callback(running.discard)
         finally:
-            for task in list(running):
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            for result in await asyncio.gather(*running, return_exceptions=True):
+                if isinstance(result, Exception):
+                    raise result
 
     async def _one(self, victim: Victim, act: Callable[[Victim], Awaitable[None]]) -> None:
         self._busy.add(victim.name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,28 @@ def test_a_short_soak_holds_and_counts_what_it_did(tmp_path: Path) -> None:
     assert summary.faults.total() >= 3
     with open_run(tmp_path / "run") as run:
         assert run.last_round >= summary.rounds
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_device_that_ends_by_itself_ends_the_soak(tmp_path: Path, hidden: bool) -> None:
+    """hidden: a reset follows before anybody looks."""
+    soak = Soak(tmp_path, seed=6, seconds=20.0, boards=False, devices=7)
+    victim = soak.victims[-1]
+
+    async def crashed() -> None:
+        soaking = asyncio.ensure_future(soak.run())
+        while not victim.pid:
+            await asyncio.sleep(0.01)
+        os.kill(victim.pid, signal.SIGSEGV)
+        while victim.pid:
+            await asyncio.sleep(0.01)
+        victim.pause()  # by chance, just then: stops nobody else
+        if hidden:
+            victim.restart()
+        await soaking
+
+    with pytest.raises(AssertionError, match=f"{victim.name} ended by itself"):
+        asyncio.run(crashed())
 
 
 def test_growing_memory_is_seen_and_flat_memory_is_not() -> None:
