@@ -82,6 +82,19 @@ def test_the_tools_help_speaks_of_linux_devices() -> None:
     assert "`kilofed-pi`" in said
 
 
+@pytest.mark.parametrize("arguments", [[], ["fleet"]])
+def test_a_group_alone_prints_its_help_as_help_does(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*arguments, "--help"]) == 0
+    wanted = capsys.readouterr()
+    assert len(wanted.out.splitlines()) > 10
+    assert run(arguments) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == wanted.out.strip()
+    assert said.err == ""
+
+
 def test_what_is_no_model_is_not_told_to_bring_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

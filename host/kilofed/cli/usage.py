@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+#: What click raises for a group alone, () in versions before 8.2: those print the help themselves.
+_NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
 
 class WrongUsage(click.UsageError):
     """Options that make no sense together. next_step: what to give instead, an imperative sentence part."""
@@ -15,6 +18,9 @@ class WrongUsage(click.UsageError):
 
 def show(error: click.ClickException) -> int:
     """Prints an error of click's on stderr, and returns the exit status it stands for."""
+    if isinstance(error, _NO_ARGUMENTS):
+        click.echo(error.format_message())  # a group was named and nothing of it: its help is the answer
+        return 0
     context = getattr(error, "ctx", None)
     if context is not None:
         click.echo(context.get_usage(), err=True)
