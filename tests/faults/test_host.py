@@ -29,7 +29,7 @@ from kilofed.fleet import Fleet
 from kilofed.link.errors import ConnectError, PortBusy, PortDenied
 from kilofed.rounds.records import RoundRecord
 from kilofed.samples import digits_model_path
-from kilofed.store import open_run
+from kilofed.store import open_run, runner
 from kilofed.transports import tcp
 from kilofed.transports.serial import open_serial
 
@@ -75,29 +75,56 @@ def committed(folder: Path) -> list[RoundRecord]:
         return run.rounds()
 
 
+def wait_until(what: str, done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """AssertionError with the end of the log when the process ends before, or WAIT has passed."""
+    end = time.monotonic() + WAIT
+    while not done():
+        assert process.poll() is None, f"it ended before {what}: {log.read_text()[-500:]}"
+        assert time.monotonic() < end, f"no {what} within {WAIT:g} s: {log.read_text()[-500:]}"
+        time.sleep(0.002)
+
+
+def kill_host(folder: Path, host: subprocess.Popen[bytes], log: Path, rounds: int, delay: float) -> bool:
+    """kill -9, `delay` seconds after the run has this many rounds (-1: after the host holds the lock).
+
+    Returns whether the host had a run open.
+    """
+    try:
+        wait_until("lock", lambda: runner(folder) == host.pid, host, log)
+        if rounds >= 0:
+            wait_until("run", (folder / "run.sqlite").is_file, host, log)
+            wait_until(f"round {rounds}", lambda: len(committed(folder)) >= rounds, host, log)
+        time.sleep(delay)
+        met = runner(folder) == host.pid and (folder / "run.sqlite").is_file()
+    finally:
+        host.kill()
+        ended = host.wait()
+    assert ended == -signal.SIGKILL, f"it had ended before: {log.read_text()[-500:]}"
+    return met
+
+
 def test_a_host_killed_at_ten_random_moments_loses_no_round_and_no_byte(tmp_path: Path) -> None:
+    """Twice as soon as it holds the lock, then up to four rounds later; never while Python still starts."""
     seed = 3
     chance = random.Random(seed)
     folder, port, rounds = tmp_path / "run", free_port(), 40
+    log = tmp_path / "host.log"
+    met_open = in_rounds = 0
     with pair(tmp_path, port) as fleet:
         seen: list[RoundRecord] = []
-        for _ in range(10):
-            process = subprocess.Popen(
-                command(folder, port, 10_000, fleet), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            assert process.stderr is not None
-            # Half of the moments are counted from a round's announcement, half from the very start.
-            if chance.random() < 0.5:
-                for line in process.stderr:
-                    if line.startswith(b"round"):
-                        break
-            time.sleep(chance.random() * 0.2)
-            process.kill()
-            assert process.wait() == -signal.SIGKILL, "it had ended before"
-            process.stderr.close()
+        for kill in range(10):
+            with log.open("wb") as output:
+                host = subprocess.Popen(
+                    command(folder, port, 10_000, fleet), stdout=subprocess.DEVNULL, stderr=output
+                )
+            at, delay = len(seen) + chance.randrange(4), chance.random() * 0.2
+            met_open += kill_host(folder, host, log, *((-1, 0.0) if kill < 2 else (at, delay)))
             now = committed(folder)
             assert now[: len(seen)] == seen, f"seed {seed}: a committed round is gone or another"
+            in_rounds += len(now) > len(seen)
             seen = now
+        assert met_open >= 8, f"{met_open} of 10 kills met an open run"
+        assert in_rounds >= 4, f"{in_rounds} of 10 kills came after a round of the host's own"
         assert seen, "no round before the last kill"
         rounds = len(seen) + 3
         done = subprocess.run(

@@ -209,6 +209,27 @@ async def test_a_device_hears_of_its_acceptance_after_the_ledger_has_it() -> Non
     assert all([verdict for _, verdict in d.committed] == [0, 0] for d in devices)
 
 
+async def test_no_commit_leaves_for_a_device_before_the_ledger_has_returned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The order of the host's own steps, which devices that hear of them later cannot tell."""
+    steps: list[tuple[str, int]] = []
+    say = Connection.commit
+
+    def said(line: Connection, round: int, verdict: int = 0) -> None:
+        steps.append(("told", round))
+        say(line, round, verdict)
+
+    class Stepping(MemoryLedger):
+        def commit(self, record: RoundRecord, **parts: Any) -> None:
+            super().commit(record, **parts)
+            steps.append(("kept", record.number))
+
+    monkeypatch.setattr(Connection, "commit", said)
+    await federate(make_devices(3), ledger=Stepping())
+    assert steps == [(what, n) for n in (1, 2) for what in ("kept", "told", "told", "told")]
+
+
 async def test_a_personal_round_changes_no_master() -> None:
     devices = make_devices(3)
     outcome = await federate(devices, replace(CONFIG, personal_epochs=7))
