@@ -19,6 +19,7 @@
     |   +-- ConfigError         510   settings of a run that make no sense
     |   +-- FleetMissingError   520   too few devices came within the time allowed
     |   +-- RoundsFailedError   530   round after round without a single usable update
+    +-- MachineError            600   a file, a folder or room that the operating system refuses
 
 `str(error)` is one line: what is wrong, then the next step. Lower exceptions (OSError, sqlite3.Error,
 SerialException) are translated where they occur, with their cause kept.
@@ -39,6 +40,7 @@ __all__ = [
     "FleetError",
     "FleetMissingError",
     "KilofedError",
+    "MachineError",
     "RoundError",
     "RoundsFailedError",
     "RunFolderError",
@@ -209,3 +211,17 @@ class RoundsFailedError(RoundError):
     ) -> None:
         super().__init__(what, next_step, round=round)
         self.reasons = dict(reasons or {})
+
+
+class MachineError(KilofedError):
+    """The operating system refuses a file, a folder, room or another process.
+
+    The command line makes it of an OSError that nothing below it translated. ``path`` is the file's, "" when
+    it is about none.
+    """
+
+    code = 600
+
+    def __init__(self, what: str, next_step: str, *, path: str = "") -> None:
+        super().__init__(what, next_step)
+        self.path = path

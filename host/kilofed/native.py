@@ -32,7 +32,12 @@ def build_native(*, progress: Callable[[str], None] = lambda text: None) -> Path
     folder = root / "build" / "firmware" / "posix"
     source = root / "firmware"
     progress("building the device core for this machine")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(
+            f"{folder} cannot be made ({error.strerror})", "get the right to write there"
+        ) from error
     # One at a time: two builds in one folder write the same files.
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -40,10 +40,17 @@ class Process:
         self._started = 0.0
 
     def start(self) -> None:
-        """Starts it. BoardError when the program cannot be run."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        """Starts it. BoardError when the program cannot be run, or its log cannot be written."""
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            opened = self.log.open("wb")
+        except OSError as error:
+            raise BoardError(
+                f"{self.log} cannot be written ({error.strerror})",
+                "get the right to write there, or name another folder",
+            ) from error
         self._started = time.monotonic()
-        with self.log.open("wb") as log:
+        with opened as log:
             try:
                 self._process = subprocess.Popen(
                     self.command,

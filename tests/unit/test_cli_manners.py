@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +14,12 @@ from click.testing import CliRunner
 from tests.memory_fleet import MODEL
 
 from kilofed import demo, display
+from kilofed.boards import Emulator, load
 from kilofed.boards import build as build_module
 from kilofed.cli import COMMANDS, run
 from kilofed.cli.run_command import command as run_command
+from kilofed.errors import BoardError, EmulatorError
+from kilofed.processes import Process
 from kilofed_pi.cli import main as kilofed_pi
 from kilofed_tools.errors import DataError
 
@@ -93,6 +98,69 @@ def test_a_group_alone_prints_its_help_as_help_does(
     said = capsys.readouterr()
     assert said.out.strip() == wanted.out.strip()
     assert said.err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_output_that_finds_no_room_is_an_error_with_a_next_step(options: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-c", "from kilofed.cli import main; main()", "boards", *options]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error 600: the output cannot be written (No space left on device)",
+        "next: make room there, or send it elsewhere",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/srv/x"),
+            "error 600: /srv/x cannot be used (Permission denied)\n"
+            "next: get the right to use it, or name another place",
+        ),
+        (
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"),
+            "error 600: a/b cannot be used (Not a directory)\nnext: name another place",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            "error 600: the system refuses: Too many open files\n"
+            "next: raise the limit of open files (ulimit -n), and try again",
+        ),
+        (
+            OSError("odd"),
+            "error 600: the system refuses: odd\nnext: run it again with --debug, which shows at what",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_no_fault_of_ours(
+    raised: OSError,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise raised
+
+    monkeypatch.setattr("kilofed.report.report", refuse)
+    assert error_of(capsys, ["report", str(tmp_path)], 1) == said
+
+
+def test_a_folder_for_boards_that_cannot_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    below = tmp_path / "file" / "boards"
+    with pytest.raises(EmulatorError, match=r"cannot be made \(Not a directory\)"):
+        Emulator(load("mps2-an386"), below)
+    with pytest.raises(BoardError, match=r"cannot be written \(Not a directory\)"):
+        Process(["true"], log=below / "log").start()
+    words = ["emulate", "--board", "mps2-an386", "--folder", str(below)]
+    assert "error 340: " in error_of(capsys, words, 1)
 
 
 def test_what_is_no_model_is_not_told_to_bring_data(

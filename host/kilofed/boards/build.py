@@ -107,7 +107,14 @@ def link(
                 tool=tool,
             )
     say = progress or (lambda _: None)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(
+            f"{folder} cannot be made ({error.strerror})",
+            "get the right to write there, or build in another folder",
+            board=board.name,
+        ) from error
     with _locked(folder):
         table = operator_table(source, operators)
         replace_file(folder / OPS, table)

@@ -67,7 +67,8 @@ _PR_SET_PDEATHSIG = 1
 class Emulator:
     """One emulated board. Not for use by two threads at once.
 
-    board: from the catalogue. folder: made when missing; its content is the board's flash.
+    board: from the catalogue. folder: made when missing; its content is the board's flash. EmulatorError for
+    a board without an emulator, and for a folder that cannot be made.
     """
 
     def __init__(self, board: Board, folder: Path) -> None:
@@ -77,7 +78,14 @@ class Emulator:
             )
         self.board = board
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EmulatorError(
+                f"{folder} cannot be made ({error.strerror})",
+                "name another folder for the board",
+                board=board.name,
+            ) from error
         self._serial = _listen()
         self._gdb = _listen()
         self._process: subprocess.Popen[bytes] | None = None

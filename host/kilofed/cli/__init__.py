@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -124,9 +123,10 @@ def run(arguments: Sequence[str]) -> int:
         click.echo("stopped", err=True)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has left. Nothing more can be said there, and Python would try at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has left: nothing more can be said there.
+        from kilofed.cli.refusals import drop_output
+
+        drop_output()
         return 1
     except Exception as error:
         if debug:
@@ -138,10 +138,15 @@ def run(arguments: Sequence[str]) -> int:
 def _failed(error: Exception) -> int:
     from kilofed_tools.errors import KilofedError
 
-    if isinstance(error, KilofedError):
-        click.echo(f"error {error.code}: {error.what}", err=True)
-        click.echo(f"next: {error.next_step}", err=True)
-    else:
-        click.echo(f"error 1: {type(error).__name__}: {error}", err=True)
-        click.echo("next: run it again with --debug and report what it prints", err=True)
+    if isinstance(error, OSError) and not isinstance(error, KilofedError):
+        from kilofed.cli.refusals import refused
+
+        error = refused(error)
+    with contextlib.suppress(OSError):  # stderr may be what is full
+        if isinstance(error, KilofedError):
+            click.echo(f"error {error.code}: {error.what}", err=True)
+            click.echo(f"next: {error.next_step}", err=True)
+        else:
+            click.echo(f"error 1: {type(error).__name__}: {error}", err=True)
+            click.echo("next: run it again with --debug and report what it prints", err=True)
     return 1
