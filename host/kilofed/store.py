@@ -433,8 +433,12 @@ def create_run(folder: Path, *, config: RunConfig, model: bytes, model_hash: str
         raise RunFolderError(
             f"{folder} cannot be made ({error})", "choose another folder", path=str(folder)
         ) from error
+    if not (folder / DATABASE).exists():  # else the lock says who was faster
+        with _translated(folder):
+            _must_be_free(folder)  # looked at first, so that no lock is left among somebody's files
     lock = _take_lock(folder)
     try:
+        _must_be_free(folder)
         return _fill(folder, lock, config=config, model=model, model_hash=model_hash)
     except (OSError, sqlite3.Error) as error:
         os.close(lock)
@@ -444,8 +448,8 @@ def create_run(folder: Path, *, config: RunConfig, model: bytes, model_hash: str
         raise
 
 
-def _fill(folder: Path, lock: int, *, config: RunConfig, model: bytes, model_hash: str) -> Run:
-    """Puts a new run into an empty folder whose lock is held."""
+def _must_be_free(folder: Path) -> None:
+    """RunFolderError when a folder holds anything that is not of a run's making."""
     # A folder without run.sqlite may be what is left of an attempt that was killed at this very place.
     leftovers = {LOCK, CHECKPOINTS, BASE, MODEL, *(f"{name}.new" for name in (BASE, MODEL, DATABASE))}
     leftovers |= {f"{DATABASE}.new{suffix}" for suffix in ("-wal", "-shm", "-journal")}
@@ -456,6 +460,10 @@ def _fill(folder: Path, lock: int, *, config: RunConfig, model: bytes, model_has
             "choose a new folder for the run",
             path=str(folder),
         )
+
+
+def _fill(folder: Path, lock: int, *, config: RunConfig, model: bytes, model_hash: str) -> Run:
+    """Puts a new run into a free folder whose lock is held."""
     for path in (*folder.glob(f"{DATABASE}.new*"), *folder.glob(_DRAFT)):
         path.unlink()
     (folder / CHECKPOINTS).mkdir(exist_ok=True)

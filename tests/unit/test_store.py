@@ -148,6 +148,7 @@ def test_a_folder_with_content_is_not_taken_over(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not empty"):
         create_run(tmp_path, config=CONFIG, model=model(0), model_hash="")
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_other_folders_and_other_schemas_are_refused(tmp_path: Path, run: Run) -> None:
