@@ -22,7 +22,7 @@ from kilofed.rounds.config import RunConfig
 from kilofed.rounds.globalmodel import GlobalModel
 from kilofed.rounds.records import RunEvent
 from kilofed.samples import Samples, deal
-from kilofed.store import Run
+from kilofed.store import DATABASE, Run
 from kilofed_tools import evaluate, heads
 from kilofed_tools.errors import DataError
 
@@ -59,7 +59,8 @@ def run_experiment(
 ) -> bool:
     """Starts the devices of `places`, runs the run in `folder` to its end (True) or until a signal (False).
 
-    A run that is there goes on. model: the .tflite everybody holds. ports: of further devices, serial ports
+    A run that is there goes on; one without a round yet is begun anew when model, settings or places are
+    others. model: the .tflite everybody holds. ports: of further devices, serial ports
     or URLs pyserial knows; listen: host and port to take further devices on over TCP, announce: say so by
     mDNS. expected: devices to wait for, all places and ports by default. fleet: the register of who is let
     in, the run's own by default; anybody: whoever comes is, which needs insecure, as a stranger has no key.
@@ -72,9 +73,17 @@ def run_experiment(
     on.
     """
     content = model.read_bytes()
+    before = (folder / DATABASE).is_file()
     run, resumed = resume_or_create(folder, config=config, model=content)
+    if before and not resumed and fleet is None:
+        _forget_devices(folder)
     with run, Fleet(fleet or folder / FLEET) as register:
-        check_places(run, places)
+        if run.last_round:
+            check_places(run, places)
+        elif "placed" in run.figures():  # in vain, maybe to others
+            run.put_figures({"placed": _placed(run, places)})
+        if before and not resumed:
+            say(f"the run in {folder} had no round yet: it is begun anew with these settings")
         if is_finished(run) and run.figures().get("finished") == run.last_round:
             say(f"the run in {folder} is finished; ask for more rounds to go on, or name another folder")
             return True
@@ -110,6 +119,12 @@ def run_experiment(
                 return False
         put_figures(run, places, test, say)
     return True
+
+
+def _forget_devices(folder: Path) -> None:
+    """Removes a run's own register: the ids of its devices follow from the seed, which may be another now."""
+    for suffix in ("", "-wal", "-shm"):
+        (folder / f"{FLEET}{suffix}").unlink(missing_ok=True)
 
 
 def _look(laboratory: Laboratory, live: Live) -> None:

@@ -43,8 +43,9 @@ Capture: TypeAlias = Callable[[str, bool, bytes], None]
 def resume_or_create(folder: Path, *, config: RunConfig, model: bytes) -> tuple[Run, bool]:
     """The run in `folder`, open for writing, and whether it was there before. The caller closes it.
 
-    A run that is there goes on with `config`, which may change what RunConfig says may change.
-    RunMismatchError when it was started with another model or other settings, ConfigError when the strategy
+    A run that is there goes on with `config`, which may change what RunConfig says may change; one that has
+    no round yet, and another model or other settings, is begun anew and counts as not there before.
+    RunMismatchError when a run with rounds has another model or other settings, ConfigError when the strategy
     that `config` names does not work; else as store.create_run and store.open_run.
     """
     digest = heads.file_hash(model).hex()
@@ -54,6 +55,10 @@ def resume_or_create(folder: Path, *, config: RunConfig, model: bytes) -> tuple[
         return create_run(folder, config=config, model=model, model_hash=digest), False
     run = open_run(folder, write=True)
     try:
+        if not run.last_round and (run.model_hash != digest or run.config.difference(config)):
+            run.begin_anew(config=config, model=model, model_hash=digest)
+            run.note("begun anew with another model or other settings: there was no round yet")
+            return run, False
         if run.model_hash != digest:
             raise RunMismatchError(
                 f"the run in {folder} trains another model ({run.model_hash})",

@@ -363,6 +363,28 @@ class Run:
         with self._transaction():
             self._put_meta({"config": json.dumps(config.as_json())})
 
+    def begin_anew(self, *, config: RunConfig, model: bytes, model_hash: str) -> None:
+        """Makes of a run without a round another one, with a number of its own; only its log stays.
+
+        model: the .tflite all devices hold. RunMismatchError for a run with a round: that is not thrown away.
+        """
+        self._must_write()
+        if self.last_round or self.rounds(Kind.PERSONAL):
+            raise RunMismatchError(
+                f"the run in {self.folder} has {self.last_round} rounds",
+                "start a new run in another folder",
+                path=str(self.folder),
+            )
+        with self._transaction():
+            self._put_meta({"model_hash": ""})  # killed from here on, it is nobody's, and begun anew again
+        with _translated(self.folder):
+            write_atomically(self.folder / BASE, model)
+            write_atomically(self.model_path, model)
+        with self._transaction():
+            for table in ("devices", "figures"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._put_meta(_identity(config, model_hash))
+
     # ---- inside ----------------------------------------------------------------------------------
 
     def _put_meta(self, values: Mapping[str, str]) -> None:
@@ -473,24 +495,28 @@ def _fill(folder: Path, lock: int, *, config: RunConfig, model: bytes, model_has
     draft = folder / (DATABASE + ".new")
     connection = _connect(draft)
     try:
-        identity = uuid.uuid4()
         connection.executescript("BEGIN;" + _TABLES + "COMMIT;")
         connection.executemany(
             "INSERT INTO meta (key, value) VALUES (?, ?)",
-            [
-                ("schema", str(SCHEMA)),
-                ("run", identity.hex),
-                ("tag", str(identity.int & 0xFFFF)),
-                ("created", repr(time.time())),
-                ("config", json.dumps(config.as_json())),
-                ("model_hash", model_hash),
-            ],
+            list({"schema": str(SCHEMA), **_identity(config, model_hash)}.items()),
         )
     finally:
         connection.close()
     draft.rename(folder / DATABASE)
     _sync_folder(folder)
     return Run(folder, _connect(folder / DATABASE), lock)
+
+
+def _identity(config: RunConfig, model_hash: str) -> dict[str, str]:
+    """What meta holds of a run that begins now: the numbers it is told from others by, and its settings."""
+    identity = uuid.uuid4()
+    return {
+        "run": identity.hex,
+        "tag": str(identity.int & 0xFFFF),
+        "created": repr(time.time()),
+        "config": json.dumps(config.as_json()),
+        "model_hash": model_hash,
+    }
 
 
 def open_run(folder: Path, *, write: bool = False) -> Run:

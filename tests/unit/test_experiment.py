@@ -5,6 +5,7 @@ Who gets which samples, what is compared, and how runs are resumed and moved.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,22 @@ from tests.memory_fleet import model_bytes
 from kilofed import demo
 from kilofed.baselines import compute_baselines
 from kilofed.errors import ConfigError, RunFolderError, RunLockedError, RunMismatchError
-from kilofed.experiment import check_places, make_places, measure_on, put_circumstances, split_test
+from kilofed.experiment import (
+    check_places,
+    make_places,
+    measure_on,
+    put_circumstances,
+    run_experiment,
+    split_test,
+)
 from kilofed.federation import is_finished, resume_or_create, run_federation
 from kilofed.laboratory import NATIVE, PI
+from kilofed.link.errors import TransportError
 from kilofed.rounds.config import RunConfig
 from kilofed.rounds.globalmodel import GlobalModel
 from kilofed.rounds.records import Ending, Kind, RoundRecord
 from kilofed.samples import Samples, deal, digits_pool, digits_test
+from kilofed.store import open_run
 from kilofed_tools import evaluate, heads, trainer
 from kilofed_tools.errors import DataError
 
@@ -159,6 +169,55 @@ def test_a_run_is_made_once_and_then_gone_on_with(tmp_path: Path) -> None:
     run.close()
 
 
+def test_a_run_without_a_round_is_begun_anew_with_what_is_given_now(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    commit(folder, 0)
+    other = model_bytes() + b"\0"
+    for config, model in ((replace(CONFIG, seed=2), model_bytes()), (CONFIG, other)):
+        with contextlib.closing(resume_or_create(folder, config=config, model=model)[0]) as run:
+            tag = run.tag
+            assert run.config == config
+            assert run.model_of(0) == run.model_path.read_bytes() == model
+            run.put_figures({"placed": {"a": [1]}})
+        run, resumed = resume_or_create(folder, config=config, model=model)
+        with run:
+            assert resumed  # with the same settings it is the same run
+            assert run.tag == tag
+            assert run.figures()
+    run, resumed = resume_or_create(folder, config=replace(CONFIG, lr=0.5), model=other)
+    with run:
+        assert not resumed
+        assert run.figures() == {}
+        assert [note.text.split(":")[0] for note in run.notes()] == [
+            "begun anew with another model or other settings"
+        ] * 3
+        record = RoundRecord(1, Kind.TRAIN, Ending.COMPLETE, 0.0, 0.0, "", ())
+        run.commit(record, master=b"m", model=other)
+        with pytest.raises(RunMismatchError, match="has 1 rounds"):
+            run.begin_anew(config=CONFIG, model=model_bytes(), model_hash="")
+        assert run.model_of(0) == other
+
+
+def test_a_kill_while_a_run_is_begun_anew_leaves_it_to_be_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(path: Path, content: bytes) -> None:
+        raise Killed
+
+    commit(tmp_path, 0)
+    other = model_bytes() + b"\0"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("kilofed.store.write_atomically", killed)
+        resume_or_create(tmp_path, config=CONFIG, model=other)
+    run, resumed = resume_or_create(tmp_path, config=CONFIG, model=model_bytes())
+    with run:
+        assert not resumed
+        assert run.model_of(0) == model_bytes()
+
+
 def test_a_run_does_not_go_back(tmp_path: Path) -> None:
     commit(tmp_path / "run", 2)
     with pytest.raises(RunMismatchError, match="has 2 rounds already, and 1 are asked for"):
@@ -176,6 +235,19 @@ def test_a_run_does_not_go_on_with_other_devices(tmp_path: Path, pool: Samples) 
             check_places(run, two)
         with pytest.raises(RunMismatchError, match="dealt to 3 devices"):
             check_places(run, [])
+
+
+def test_a_run_without_a_round_is_dealt_anew(tmp_path: Path, pool: Samples) -> None:
+    (tmp_path / "model.tflite").write_bytes(model_bytes())
+    run, _ = resume_or_create(tmp_path / "run", config=CONFIG, model=model_bytes())
+    with run:
+        put_circumstances(run, make_places(pool, [NATIVE] * 3, samples=20), "")
+    with pytest.raises(TransportError):
+        run_experiment(
+            tmp_path / "run", [], model=tmp_path / "model.tflite", config=CONFIG, ports=[str(tmp_path / "no")]
+        )
+    with open_run(tmp_path / "run") as run:
+        assert run.figures()["placed"] == {}
 
 
 def test_a_port_is_named_once(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kilofed.errors import ConfigError, RunMismatchError
 from kilofed.federation import engine_of, resume_or_create
 from kilofed.rounds.config import Deadlines, RunConfig
 from kilofed.rounds.globalmodel import GlobalModel
+from kilofed.rounds.records import Ending, Kind, RoundRecord
 from kilofed.rounds.strategy import load_strategy
 from kilofed.store import Run, open_run
 from kilofed_tools.errors import StrategyError
@@ -360,6 +361,8 @@ async def test_a_strategy_that_fails_ends_the_run_and_no_round_is_lost(
 def test_another_strategy_is_another_run(tmp_path: Path) -> None:
     with contextlib.closing(resume_or_create(tmp_path, config=CONFIG, model=model_bytes())[0]) as run:
         assert run.strategy_state() == b""
+        record = RoundRecord(1, Kind.TRAIN, Ending.COMPLETE, 0.0, 0.0, "", ())
+        run.commit(record, master=b"m", model=model_bytes())
     with pytest.raises(RunMismatchError, match="has strategy = fedavg, not kilofed_tools"):
         resume_or_create(tmp_path, config=replace(CONFIG, strategy=MOMENTUM), model=model_bytes())
 
