@@ -15,9 +15,10 @@ from tests.memory_fleet import Fault, MemoryDevice, make_devices, model_bytes, p
 
 from kilofed.connection import Connection
 from kilofed.errors import FleetMissingError, RoundsFailedError
-from kilofed.fleet import Device, Fleet
+from kilofed.fleet import REFUSED_UNKNOWN, Device, Fleet
+from kilofed.link.messages import Reason
 from kilofed.rounds.config import Deadlines, RunConfig
-from kilofed.rounds.engine import Engine, Ledger
+from kilofed.rounds.engine import PEER_NOTES, Engine, Ledger
 from kilofed.rounds.globalmodel import GlobalModel, round_on_wire
 from kilofed.rounds.records import (
     DeviceChanged,
@@ -302,6 +303,27 @@ async def test_a_quorum_ends_the_round_and_names_who_was_late() -> None:
     assert outcome.master == by_hand(devices[:3], 2)
 
 
+@pytest.mark.parametrize(
+    ("config", "ended", "when"),
+    [
+        (replace(CONFIG, rounds=1, quorum=0.75), Ending.QUORUM, "when the quorum was reached"),
+        (replace(CONFIG, rounds=1, deadlines=replace(QUICK, round=1.0)), Ending.DEADLINE, "after 1 s"),
+    ],
+)
+async def test_who_lost_its_session_is_not_called_late(config: RunConfig, ended: Ending, when: str) -> None:
+    """Though its time to come back is not over, and it could."""
+    devices = make_devices(4)
+    devices[3].fault = Fault(vanish=True, stay_away=True)
+    for device in devices[:3]:
+        device.delay = 0.3
+    outcome = await federate(devices, replace(config, deadlines=replace(config.deadlines, rejoin=10.0)))
+    (record,) = outcome.ledger.records
+    assert record.ended is ended
+    (dropped,) = record.dropped
+    assert dropped.reason.startswith("lost its session (")
+    assert dropped.reason.endswith(f") and was not back {when}")
+
+
 async def test_a_device_that_comes_back_in_time_counts() -> None:
     devices = make_devices(3)
     devices[0].fault = Fault(frozenset({1}), vanish=True)
@@ -353,6 +375,31 @@ async def test_a_device_that_stays_away_is_waited_for_once() -> None:
     assert 0.3 < first.seconds < 3
     assert len(second.devices) == 2
     assert second.seconds < 0.4
+
+
+async def test_who_leaves_for_good_and_who_returns_is_noted_once() -> None:
+    devices = make_devices(3)
+    devices[0].fault = Fault(vanish=True, stay_away=True)
+    for device in devices[1:]:
+        device.delay = 0.1
+    config = replace(CONFIG, rounds=8, deadlines=replace(QUICK, rejoin=0.2))
+    ledger = MemoryLedger()
+    engine = Engine(config, GlobalModel(model_bytes()), ledger)
+    again: list[asyncio.Future[None]] = []
+
+    def come_back(record: RoundRecord) -> None:
+        if record.number == 3:
+            devices[0].fault = None
+            again.append(asyncio.ensure_future(serve(engine, devices[0])))
+
+    ledger.before_commit = come_back
+    async with served(engine, devices):
+        await asyncio.wait_for(engine.run(expected=3), timeout=60)
+        again[0].cancel()
+    first = next(r.number for r in ledger.records[3:] if len(r.devices) == 3)
+    assert [note for note in ledger.notes if "rounds from 2 on do not wait for it" in note]
+    assert [note for note in ledger.notes if note == f"is back, and takes part from round {first} on"]
+    assert len([note for note in ledger.notes if "stays away" in note or "is back" in note]) == 2
 
 
 @pytest.mark.parametrize(
@@ -663,6 +710,34 @@ async def test_bytes_before_the_first_frame_are_noted_and_harmless() -> None:
     outcome = await federate(devices)
     assert [len(r.taken) for r in outcome.ledger.records] == [2, 2]
     assert any("boot 0.1.0" in note for note in outcome.ledger.notes)
+
+
+async def test_noise_and_strangers_hide_no_other_kind_of_note() -> None:
+    """Each kind has an end of its own, and says when it is reached."""
+    ledger = MemoryLedger()
+    engine = Engine(CONFIG, GlobalModel(model_bytes()), ledger)
+    devices = make_devices(1)
+    async with served(engine, devices):
+        while not engine.members:
+            await asyncio.sleep(0)
+        hello = engine.members[0].hello
+        assert hello is not None
+        for number in range(200):
+            engine.remark(f"remark {number}")
+            engine._peer_note("stray bytes", f"noise {number}")
+            made_up = replace(hello, device_id=number.to_bytes(8, "big"))
+            engine._hello(made_up, REFUSED_UNKNOWN)
+        engine._hello(hello, Reason.TWIN)
+        engine._unproven(hello.device_id)
+        engine._tell_gone(7, {})
+        engine.members[0].open = False
+        engine._tell_gone(8, {})
+    for kind in ("remark ", "noise ", "it is not registered"):
+        assert sum(kind in note for note in ledger.notes) == PEER_NOTES
+    assert sum("are not noted" in note for note in ledger.notes) == 3
+    assert sum(map(len, engine._turned_away.values())) <= PEER_NOTES + 2, "memory has an end, too"
+    for kind in ("another line has a session", "does not take the key", "rounds from 8 on do not wait"):
+        assert sum(kind in note for note in ledger.notes) == 1
 
 
 def test_wire_numbers_of_runs_and_kinds_do_not_meet() -> None:

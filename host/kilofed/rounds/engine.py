@@ -24,8 +24,8 @@ import asyncio
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -58,7 +58,7 @@ from kilofed_tools.errors import KilofedError
 from kilofed_tools.strategies import FedAvg
 
 STRAY_NOTES = 20  # a line may write so many notes of boot text, noise and nonsense
-PEER_NOTES = 60  # and all lines together: whoever connects again begins a new line
+PEER_NOTES = 60  # of a kind, and all lines together: whoever connects again begins a new line
 STRAY_BYTES = 120  # of each
 SILENT_SECONDS = 5.0  # of gathering, after which it is said who is still silent
 TOLD_AT_ONCE = 256  # devices that head and order are on their way to, and commits said in one go
@@ -130,11 +130,12 @@ class Engine:
         self._expected = 0
         self._failure: BaseException | None = None
         self._marks: dict[bytes, Traffic] = {}
-        self._turned_away: set[tuple[bytes, int]] = set()
+        self._turned_away: dict[int, set[bytes]] = {}  # for each reason, who was told
         self._doubted: set[bytes] = set()  # devices that do not take the key we have
         self._warned: set[tuple[bytes, str]] = set()  # what was said of how a device speaks
         self._unheard: set[Line] = set()  # lines on which no device has answered
-        self._peer_notes = 0
+        self._peer_notes: Counter[str] = Counter()  # of each kind
+        self._gone: set[Member] = set()  # whom rounds do not wait for until they come back
         self._remembered: dict[bytes, DeviceRow] = {}  # what the ledger was last told of a device
 
     # ---- lines -----------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ class Engine:
 
     def remark(self, text: str) -> None:
         """Notes something about the lines, for the run's notes and whoever watches."""
-        self._peer_note(text)
+        self._peer_note("remarks", text)
 
     @property
     def members(self) -> list[Member]:
@@ -287,7 +288,7 @@ class Engine:
         ended = await self._collect(cohort, average, taken, begun)
         for member in cohort:
             if member.pending:
-                member.drop(_late(ended, self._now() - begun))
+                member.drop(_late(member, ended, self._now() - begun))
         for member in cohort:
             if member.dropped:
                 self._emit(DeviceDropped(number, member.name, member.dropped))
@@ -339,6 +340,7 @@ class Engine:
                 if m.available or (not m.open and not m.excluded and m.absent_since > grace)
             }
             if any(m.available for m in here.values()):
+                self._tell_gone(number, here)
                 size = max(1, math.ceil(self.config.fraction * len(here)))
                 chosen = cohort_order(self.config.seed, number, list(here))[:size]
                 return sorted((here[i] for i in chosen), key=lambda m: (m.name, m.id))
@@ -350,6 +352,17 @@ class Engine:
                     wanted=len(self._members),
                 )
             await self._wait(deadline)
+
+    def _tell_gone(self, number: int, here: Mapping[bytes, Member]) -> None:
+        """Notes who is not waited for from this round on, and who is back. here: who may be asked."""
+        for member in self._members.values():
+            if member.id in here and member in self._gone:
+                self._gone.discard(member)
+                self._peer_note("returns", f"is back, and takes part from round {number} on", member)
+            elif not (member.open or member.excluded or member.id in here or member in self._gone):
+                self._gone.add(member)
+                why = f"lost its session ({member.lost_why}) and stays away"
+                self._peer_note("absences", f"{why}: rounds from {number} on do not wait for it", member)
 
     async def _collect(
         self, cohort: list[Member], average: FedAvg | None, taken: dict[bytes, Checked], begun: float
@@ -501,10 +514,12 @@ class Engine:
                         pass
                     case Stray(data, version):
                         strange += 1
-                        self._peer_note(f"{line.name}: {_readable(data, version)}", member)
+                        self._peer_note("stray bytes", f"{line.name}: {_readable(data, version)}", member)
                     case Malformed(why):
                         strange += 1
-                        self._peer_note(f"{line.name}: a malformed message ({why})", member)
+                        self._peer_note(
+                            "malformed messages", f"{line.name}: a malformed message ({why})", member
+                        )
                     case _:
                         pass
                 if member is not None and member.line is line and not isinstance(event, (Opened, Stray)):
@@ -556,13 +571,14 @@ class Engine:
             self._note(text, member)
 
     def _unproven(self, device_id: bytes) -> None:
-        if device_id in self._doubted or len(self._doubted) >= PEER_NOTES:
+        if device_id in self._doubted or len(self._doubted) > PEER_NOTES:
             return
         self._doubted.add(device_id)
         known = self._fleet.get(device_id) if self._fleet is not None else None
         name = known.name if known else device_id.hex()
         self._peer_note(
-            f"{name} does not take the key this host has for it: flash it again, or look who it is"
+            "wrong keys",
+            f"{name} does not take the key this host has for it: flash it again, or look who it is",
         )
 
     def _check_model(self, member: Member, info: Info) -> None:
@@ -578,12 +594,15 @@ class Engine:
         member.excluded = reason
 
     def _hello(self, hello: Hello, refused: int) -> None:
-        if not refused or (hello.device_id, refused) in self._turned_away:
+        if not refused:
             return
-        if len(self._turned_away) < PEER_NOTES:
-            self._turned_away.add((hello.device_id, refused))
+        told = self._turned_away.setdefault(refused, set())
+        # One more than is noted: the last says that there are more, and whoever makes ids up fills no memory.
+        if hello.device_id not in told and len(told) <= PEER_NOTES:
+            told.add(hello.device_id)
             what = f"turned away {hello.device_id.hex()} ({hello.board})"
-            self._peer_note(f"{what}, {_why_refused(hello, refused)}")
+            kind = f"devices turned away for reason {refused}"
+            self._peer_note(kind, f"{what}, {_why_refused(hello, refused)}")
 
     def _remember(self, member: Member) -> None:
         assert member.hello is not None and member.info is not None
@@ -642,23 +661,27 @@ class Engine:
     def _show(self, member: Member) -> None:
         self._emit(DeviceChanged(member.view()))
 
-    def _peer_note(self, text: str, member: Member | None = None) -> None:
-        """A note that somebody at the other end of a line causes: there is an end to them."""
-        self._peer_notes += 1
-        if self._peer_notes <= PEER_NOTES:
+    def _peer_note(self, kind: str, text: str, member: Member | None = None) -> None:
+        """A note that somebody at the other end of a line causes: there is an end to them.
+
+        kind: in the plural. Each has an end of its own, so that noise does not hide who was turned away.
+        """
+        self._peer_notes[kind] += 1
+        if self._peer_notes[kind] <= PEER_NOTES:
             self._note(text, member)
-        elif self._peer_notes == PEER_NOTES + 1:
-            self._note("more of the like is not noted: look at what is connected to the lines named above")
+        elif self._peer_notes[kind] == PEER_NOTES + 1:
+            self._note(f"more {kind} are not noted: look at what is connected to the lines named above")
 
     def _note(self, text: str, member: Member | None = None) -> None:
         self._ledger.note(text, device=member.hex if member else "")
         self._emit(Note(text, member.name if member else ""))
 
 
-def _late(ended: Ending, seconds: float) -> str:
-    if ended is Ending.QUORUM:
-        return "had not answered when the quorum was reached"
-    return f"had not answered after {seconds:.0f} s"
+def _late(member: Member, ended: Ending, seconds: float) -> str:
+    when = "when the quorum was reached" if ended is Ending.QUORUM else f"after {seconds:.0f} s"
+    if not member.open:
+        return f"lost its session ({member.lost_why}) and was not back {when}"
+    return f"had not answered {when}"
 
 
 def _why_refused(hello: Hello, refused: int) -> str:
