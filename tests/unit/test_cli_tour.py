@@ -148,13 +148,25 @@ def test_a_new_file_has_every_option_and_reads_back_as_the_defaults(
     given = read(path, settings)
     assert set(given) == {s.name for s in settings if s.default is not None}
     for setting in settings:
-        if setting.default is not None:
+        if setting.name == "out":
+            assert given["out"] == tmp_path / "run", "beside the file, whatever folder that is"
+        elif setting.default is not None:
             expected = tmp_path / setting.default if setting.kind == "path" else setting.default
             assert given[setting.name] == expected
     # Without their #, the others are settings too, of the right kind.
     whole = re.sub(r"^#(\S+ = )", r"\1", path.read_text(), flags=re.M)
     path.write_text(whole)
     assert set(read(path, settings)) == options
+
+
+@pytest.mark.parametrize(
+    ("name", "run_folder"), [("run.toml", "run"), ("kitchen.toml", "kitchen"), ("kitchen", "kitchen-run")]
+)
+def test_a_run_is_named_after_its_settings(
+    name: str, run_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said(capsys, "init", "--out", tmp_path / name)
+    assert read(tmp_path / name, settings_of(run_command))["out"] == tmp_path / run_folder
 
 
 def test_a_models_own_defaults_are_written_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

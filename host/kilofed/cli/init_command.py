@@ -21,7 +21,8 @@ def command(out: Path, replace: bool, model: Path | None) -> None:
     """Write a settings file for `kilofed run`, all defaults in it.
 
     Each setting stands under a comment that says what it means; its name is that of the option. With --model,
-    the file names that model and holds its own training defaults.
+    the file names that model and holds its own training defaults. Paths in it count from its folder, so
+    the run comes to lie beside it: that of run.toml in the folder run.
 
     \b
     Example:
@@ -35,9 +36,10 @@ def command(out: Path, replace: bool, model: Path | None) -> None:
 
     if out.exists() and not replace:
         raise ConfigError(f"{shown(out)} is there already", "choose another --out, or give --replace")
-    values: dict[str, Any] = {}
+    # The run lies beside its settings, under their name; what has no ending cannot lend its name.
+    values: dict[str, Any] = {"out": out.stem if out.suffix else f"{out.name}-run"}
     if model is not None:
-        values = {"model": _from_folder_of(out, model), **defaults_of(read_file(model))}
+        values |= {"model": _from_folder_of(out, model), **defaults_of(read_file(model))}
     title = [
         f"Settings of a federated run: kilofed run --config {out.name}",
         "",
