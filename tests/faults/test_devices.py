@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -167,17 +168,20 @@ def test_resets_at_random_moments_change_no_byte(tmp_path: Path, seed: int) -> N
 
 
 SLOWER = 20  # times, of a straggler
-WINDOW = 0.005  # seconds it runs at once: a small part of a training, so that none fits a few of them
+WINDOW = 0.003  # seconds it runs at once: a small part of a training, so that none fits a few of them
 
 
 async def crawl(victim: Victim) -> None:
-    """Lets a process run a twentieth of the time, however late this task is woken."""
+    """Lets a process run a twentieth of the time, however late this task is woken.
+
+    The window blocks the loop: a loop that is busy would end it late, and a training may fit a late one.
+    """
     clock = asyncio.get_running_loop().time
     try:
         while True:
             victim.resume()
             begun = clock()
-            await asyncio.sleep(WINDOW)
+            time.sleep(WINDOW)
             victim.pause()
             await asyncio.sleep((SLOWER - 1) * (clock() - begun))
     finally:
