@@ -56,6 +56,19 @@ def digits_pool() -> Samples:
     return _of_digits(digits.split().pool)
 
 
+def check_digits(model: bytes) -> None:
+    """DataError when the digits do not suit a model: other values a sample, or fewer classes."""
+    parsed = read_model(model)
+    elements = parsed.tensors[parsed.inputs[0]].elements
+    classes = parsed.tensors[parsed.outputs[0]].elements
+    if elements != digits.PIXELS or classes < digits.CLASSES:
+        raise DataError(
+            f"the default samples are digits, {digits.PIXELS} values each of {digits.CLASSES} classes; the"
+            f" model takes {elements} values and has {classes} classes",
+            "give --data FILE, samples of its own",
+        )
+
+
 def _of_digits(part: digits.Digits) -> Samples:
     return Samples(part.samples(), part.labels.astype(np.uint16))
 

@@ -163,6 +163,18 @@ def test_a_folder_for_boards_that_cannot_be_made_is_named(
     assert "error 340: " in error_of(capsys, words, 1)
 
 
+@pytest.mark.parametrize("command", ["eval {model}", "run --model {model} --native 1 --out {dir}/run"])
+def test_a_model_of_another_shape_is_not_given_digits(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "plain.tflite"
+    assert run(["convert", str(ROOT / "tests" / "data" / "foreign" / model.name), "--out", str(model)]) == 0
+    said = error_of(capsys, command.format(model=model, dir=tmp_path).split(), 1)
+    assert "error 130: the default samples are digits, 784 values each of 10 classes" in said
+    assert "next: give --data FILE" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_no_model_is_not_told_to_bring_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

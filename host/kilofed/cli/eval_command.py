@@ -32,10 +32,12 @@ def command(model: Path, data: Path | None, fast: bool, as_json: bool) -> None: 
     Example:
       kilofed eval build/demo/model.tflite
     """
-    from kilofed.samples import digits_test, load_samples
+    from kilofed.samples import check_digits, digits_test, load_samples
     from kilofed_tools import evaluate
 
     content = read_file(model)
+    if data is None:
+        check_digits(content)
     samples = digits_test() if data is None else load_samples(data, content)
     accuracy = evaluate.accuracy(content, samples.inputs, samples.labels, fast=fast)
     right = round(accuracy * len(samples))

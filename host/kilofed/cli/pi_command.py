@@ -54,7 +54,7 @@ def command(
     from kilofed import linux
     from kilofed.errors import FleetError
     from kilofed.fleet import Fleet, default_path, new_identity
-    from kilofed.samples import digits_model_path, digits_pool, load_samples
+    from kilofed.samples import check_digits, digits_model_path, digits_pool, load_samples
 
     if name is None and data is None and samples is None:
         raise WrongUsage("nothing to make", "give --name, --data or both")
@@ -63,6 +63,7 @@ def command(
     if data is not None:
         chosen = load_samples(data, read_file(model_path))
     elif samples is not None:
+        check_digits(read_file(model_path))
         chosen = digits_pool()
     if chosen is not None and samples is not None:
         chosen = chosen.some(samples, seed=seed)

@@ -224,11 +224,12 @@ def _laboratory(
 ) -> tuple[list[Place], Samples | None]:
     """Places for the devices to start, and a test set; neither when none is started."""
     from kilofed.experiment import make_places, split_test
-    from kilofed.samples import digits_pool, digits_test, load_samples
+    from kilofed.samples import check_digits, digits_pool, digits_test, load_samples
 
     if not boards:
         return [], None
     if data is None:
+        check_digits(model)
         pool, test = digits_pool(), digits_test()
     else:
         pool, test = split_test(load_samples(data, model), seed=seed)
