@@ -413,6 +413,16 @@ async def test_ipv6_peers_come_too(host):
     assert names[0].startswith("[::1]:")
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-name.invalid"])  # of no machine: RFC 5737, RFC 6761
+async def test_an_address_of_another_machine_is_named(host):
+    async def connected(transport):
+        pass
+
+    with pytest.raises(ConnectError, match="cannot be listened on") as caught:
+        await tcp.listen(host, 7300, connected)
+    assert caught.value.next_step == "listen on an address of this machine, or on * for all it has"
+
+
 async def test_a_taken_port_is_named():
     async def connected(transport):
         pass

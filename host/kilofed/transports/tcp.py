@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -18,6 +19,14 @@ BACKLOG = 4096  # of connections that the kernel keeps until they are taken, at 
 ACCEPTED = 16  # in one go: then those that are open have their turn, so that a fleet does not swamp the host
 FILES_BESIDES = 64  # files of this process that are no connection
 EVERYWHERE = ("", "*")
+_PORT_TAKEN = "choose another port, or end the program that has it"
+_FOREIGN = "listen on an address of this machine, or on * for all it has"
+_NEXT = {
+    errno.EADDRNOTAVAIL: _FOREIGN,
+    socket.EAI_NONAME: _FOREIGN,
+    socket.EAI_AGAIN: _FOREIGN,
+    errno.EACCES: "choose a port from 1024 up",
+}  # errno of listening, or of looking the name up -> what to do
 """In place of an address to listen on: every one of this machine, IPv4 and IPv6."""
 
 
@@ -276,9 +285,7 @@ async def listen(
     except OSError as error:
         address = shown(host or "*", port)
         what = f"{address} cannot be listened on ({error})"
-        raise ConnectError(
-            what, "choose another port, or end the program that has it", name=address
-        ) from error
+        raise ConnectError(what, _NEXT.get(error.errno or 0, _PORT_TAKEN), name=address) from error
     return Listener(server)
 
 
