@@ -8,12 +8,13 @@ import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.faults.proxy import Hook, Proxy, untouched
 
 from kilofed.boards import Emulator, Identity, build, catalogue, placed, settings
-from kilofed.fleet import Device, Fleet, new_identity
+from kilofed.fleet import NO_KEY, Device, Fleet, new_identity
 from kilofed.native import build_native
 from kilofed.processes import Process
 from kilofed.samples import Samples, digits_model_path
@@ -36,6 +37,11 @@ class Victim(ABC):
         self.proxy = Proxy(hook, taken_by_host=self.emulated, key=self.device.key)
         self._powered = False  # started, and not killed since
         self._crash = ""
+
+    def unlock(self) -> None:
+        """Takes its key away, before its first start: its sessions are in the clear."""
+        self.device = replace(self.device, key=NO_KEY)
+        self.proxy = Proxy(self.proxy.hook, taken_by_host=self.emulated)
 
     def register(self, fleet: Fleet) -> None:
         """Makes it known to a run."""

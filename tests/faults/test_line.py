@@ -55,14 +55,18 @@ class FlipOne:
         return bytes(bent)
 
 
+@pytest.mark.parametrize("clear", [False, True], ids=["keyed", "clear"])
 @pytest.mark.parametrize("seed", range(3))
-def test_one_flipped_bit_in_every_kind_of_message(tmp_path: Path, seed: int) -> None:
-    """Thirteen devices in one run, each with its own kind bent; position and bit differ by seed."""
+def test_one_flipped_bit_in_every_kind_of_message(tmp_path: Path, seed: int, clear: bool) -> None:
+    """Thirteen devices in one run, each with its own kind bent; position and bit differ by seed.
+
+    With a key the tag finds it, in the clear the CRC and the checks of each message.
+    """
     chance = random.Random(seed)
     wanted = [(kind, True) for kind in UP] + [(kind, False) for kind in DOWN]
     names = tuple(f"{'up' if up else 'down'}-{kind}" for kind, up in wanted)
     config = replace(CONFIG, rounds=2, deadlines=replace(DEADLINES, head=10.0, round=20.0))
-    world = World(tmp_path, config, samples=30)
+    world = World(tmp_path, config, samples=30, clear=clear)
     hooks = []
     for victim, (kind, up) in zip(world.natives(names, *SMALL), wanted, strict=True):
         hooks.append(FlipOne(kind, up, chance))
@@ -73,6 +77,7 @@ def test_one_flipped_bit_in_every_kind_of_message(tmp_path: Path, seed: int) -> 
         assert hook.flipped, f"no {name} passed"
     assert not outcome.dropped(), {name: hook.flipped for name, hook in zip(names, hooks, strict=True)}
     assert outcome.exported == undisturbed(config, names, *SMALL, samples=30).exported
+    assert any("its session is in the clear" in note for note in outcome.notes) is clear
 
 
 def test_every_frame_said_twice_is_taken_once(tmp_path: Path) -> None:

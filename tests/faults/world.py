@@ -49,12 +49,16 @@ def shards(count: int, samples: int) -> tuple[Samples, ...]:
 
 @dataclass
 class World:
-    """A folder, a configuration, and devices; `native` and `emulated` add one."""
+    """A folder, a configuration, and devices; `native` and `emulated` add one.
+
+    clear: processes have no key, and the host takes sessions in the clear.
+    """
 
     folder: Path
     config: RunConfig = CONFIG
     samples: int = SAMPLES
     guests_known: Sequence[Device] = ()
+    clear: bool = False
     victims: list[Victim] = field(default_factory=list)
     events: list[RunEvent] = field(default_factory=list)
 
@@ -69,6 +73,8 @@ class World:
     def native(self, name: str, *options: str) -> Native:
         """Adds a process."""
         victim = Native(self.folder / "devices", name, self._shard(), options=options)
+        if self.clear:
+            victim.unlock()
         self.victims.append(victim)
         return victim
 
@@ -135,6 +141,7 @@ class World:
                     listen=("127.0.0.1", 0),
                     on_listening=listening,
                     fleet=fleet,
+                    insecure=self.clear,
                     observers=[observe],
                 )
             finally:
