@@ -149,6 +149,13 @@ def exposure(path: Path) -> str:
     return f"{path} holds keys and had mode {mode:03o}, so others could read them: rotate them if one did"
 
 
+def again(device: Device) -> str:
+    """The command that gives a device, known by this name, a new identity."""
+    if device.board == "pi":  # what a Linux device calls its board
+        return f"`kilofed pi --name {device.name} --replace`"
+    return f"`kilofed flash --name {device.name} --replace`"
+
+
 class Fleet:
     """The register, open. A context manager; several processes may hold the same file open."""
 
@@ -316,7 +323,7 @@ class Fleet:
         device = self.find(name_or_id)
         if device.revoked is not None:
             raise FleetError(
-                f"{device.name} is revoked", "flash it anew: that gives it an identity", device=device.name
+                f"{device.name} is revoked", f"{again(device)} gives it a new identity", device=device.name
             )
         key = device.next_key or rng(KEY_BYTES)
         self._set(device, next_key=key)

@@ -150,8 +150,13 @@ def test_a_revoked_device_is_let_in_no_more_and_its_key_is_gone(fleet: Fleet) ->
     assert fleet.admit(Hello(anna.id)) == 3 and fleet.keys(anna.id) == ()
     gone = fleet.find("anna")
     assert (gone.key, gone.next_key, gone.revoked) == (NO_KEY, None, 9.0)
-    with pytest.raises(FleetError, match="anna is revoked"):
+    with pytest.raises(FleetError, match="anna is revoked") as caught:
         fleet.rotate("anna")
+    assert caught.value.next_step == "`kilofed pi --name anna --replace` gives it a new identity"
+    fleet.add(new_identity("bert", "microbit"))
+    fleet.revoke("bert")
+    with pytest.raises(FleetError, match="`kilofed flash --name bert --replace`"):
+        fleet.rotate("bert")
 
 
 def test_a_device_without_a_key_has_none(fleet: Fleet) -> None:

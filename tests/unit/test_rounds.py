@@ -517,6 +517,20 @@ async def test_strangers_are_turned_away_once_and_named(tmp_path: Path) -> None:
     assert not stranger.orders
 
 
+async def test_a_revoked_device_is_turned_away_as_one(tmp_path: Path) -> None:
+    known, gone = (MemoryDevice(d.id, d.x, d.y, d.model, key=KEY) for d in make_devices(2))
+    with Fleet(tmp_path / "fleet.sqlite") as fleet:
+        fleet.add(Device(known.id, "anna", "memory", KEY, 0.0))
+        fleet.add(Device(gone.id, "bert", "pi", KEY, 0.0))
+        fleet.revoke("bert")
+        outcome = await federate(
+            [known, gone], replace(CONFIG, deadlines=replace(QUICK, gather=0.5)), fleet=fleet
+        )
+    (said,) = [n.text for n in outcome.of(Note) if "turned away" in n.text]
+    assert gone.id.hex() in said
+    assert "bert is revoked: `kilofed pi --name bert --replace` lets it in again" in said
+
+
 async def test_rounds_without_any_update_end_the_run_with_reasons() -> None:
     devices = make_devices(2)
     for device in devices:

@@ -30,7 +30,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from kilofed.errors import FleetMissingError, RoundsFailedError
-from kilofed.fleet import REFUSED_UNKNOWN, WELCOME, Fleet
+from kilofed.fleet import REFUSED_UNKNOWN, WELCOME, Fleet, again
 from kilofed.link.events import HelloSeen, InfoChanged, Malformed, Opened, Stray, Unproven
 from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import FLAG_NO_ENTROPY, PROTOCOL_VERSION, Hello, Info, Reason
@@ -602,7 +602,12 @@ class Engine:
             told.add(hello.device_id)
             what = f"turned away {hello.device_id.hex()} ({hello.board})"
             kind = f"devices turned away for reason {refused}"
-            self._peer_note(kind, f"{what}, {_why_refused(hello, refused)}")
+            known = self._fleet.get(hello.device_id) if self._fleet is not None else None
+            if known is not None and known.revoked is not None:
+                why = f"{known.name} is revoked: {again(known)} lets it in again, with a new identity"
+            else:
+                why = _why_refused(hello, refused)
+            self._peer_note(kind, f"{what}, {why}")
 
     def _remember(self, member: Member) -> None:
         assert member.hello is not None and member.info is not None
