@@ -79,6 +79,21 @@ def test_the_linux_devices_program_does_the_same(
     assert step.startswith(words)
 
 
+def test_a_page_that_is_none_is_named_with_what_writes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "settings.bin"
+    page.write_bytes(b"no page at all")
+    rest = ["--connect", "a:1", "--model", str(MODEL), "--samples", str(MODEL)]
+    monkeypatch.setattr(sys, "argv", ["kilofed-pi", "--settings", str(page), *rest])
+    with pytest.raises(SystemExit) as left:
+        kilofed_pi()
+    assert left.value.code == 1
+    error, step = capsys.readouterr().err.splitlines()[-2:]
+    assert error.startswith(f"error 300: {page}: the")
+    assert step == "next: `kilofed pi --name NAME` writes the page of a Linux device"
+
+
 def test_the_tools_help_speaks_of_linux_devices() -> None:
     assert "pi" in COMMANDS
     from kilofed.cli import cli

@@ -123,7 +123,9 @@ def cli(
         )
     joins = settings is not None and code is not None and not settings.exists()
     if settings is not None and not joins and not settings.is_file():
-        raise click.BadParameter(f"{settings} is not there: `kilofed pi` writes it", param_hint="--settings")
+        raise click.BadParameter(
+            f"{settings} is not there: `kilofed pi --name NAME` writes it", param_hint="--settings"
+        )
     if code is not None and settings is None:
         raise usage.WrongUsage("--enroll keeps a key", "give --settings, the file to keep it in")
     where = parse_address(address)
@@ -131,6 +133,7 @@ def cli(
     from kilofed.boards import settings as page
     from kilofed.boards.settings import NO_KEY
     from kilofed.enrol import identity_of
+    from kilofed.errors import BoardError
     from kilofed.fleet import exposure
     from kilofed.linux import write_private
     from kilofed_pi.agent import PiDevice
@@ -141,7 +144,12 @@ def cli(
         device_id, key = identity_of(code or "")
         name = name or device_id.hex()[:12]
     elif settings is not None:
-        identity = page.decode(settings.read_bytes())
+        try:
+            identity = page.decode(settings.read_bytes())
+        except BoardError as error:
+            raise BoardError(
+                f"{settings}: {error.what}", "`kilofed pi --name NAME` writes the page of a Linux device"
+            ) from error
         device_id, key, name = identity.id, identity.key, name or identity.name
     else:
         device_id, key = parse_id(id_text or ""), NO_KEY
