@@ -127,7 +127,8 @@ class ArenaMap:
             for column, tick in enumerate(ticks):
                 scale = scale.ljust(column) + tick if len(scale) <= column else scale
         else:
-            scale = "".join(tick.rjust(wide) for tick in ticks)
+            # "out" fills its column: without the blank it would grow together with the last number.
+            scale = "".join(tick.rjust(wide) for tick in ticks[:-1]) + f" {ticks[-1]}"
         out.append(f"{'':>{margin}}  {scale}")
         out += self._legend(tensors, letters)
         return out

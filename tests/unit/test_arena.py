@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kilofed.arena import arena_of
-from kilofed.cli import cli
+from kilofed.cli import cli, run
 from kilofed.inspection import inspect
 from kilofed_tools.metadata import PLANS, write_metadata
 from kilofed_tools.plan import device_plan, with_plan
@@ -74,6 +74,8 @@ def test_the_map_shows_every_tensor_where_it_lies() -> None:
     assert low[-1] == 0
     for row in rows:
         assert len(row) == 3 * (len(told.operators) + 2)
+    scale = lines[len(rows) + 1]
+    assert scale.split() == ["in", *map(str, range(len(told.operators))), "out"]
     letters = dict(zip("ABCDEFGHIJ", (a for a in told.areas if not a.scratch), strict=False))
     seen = set()
     for at, row in zip(low, rows, strict=True):
@@ -112,6 +114,17 @@ def test_inspect_draws(tmp_path: Path) -> None:
     for line in (told.summary(), *told.lines()):
         assert line in done.output
     assert plot.read_text(encoding="utf-8") == told.svg()
+
+
+def test_a_drawing_is_not_called_what_it_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, plot = tmp_path / "a.tflite", tmp_path / "plan.png"
+    model.write_bytes(with_plan(bare()))
+    assert run(["inspect", str(model), "--plot", str(plot)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error 2: plan.png is to be a drawing, and those are SVG" in captured.err
+    assert "next: give --plot a name that ends in .svg" in captured.err
+    assert not plot.exists()
 
 
 def test_a_model_without_a_plan_has_the_device_s_own() -> None:

@@ -18,6 +18,7 @@ from kilofed.cli.common import (
     shown,
     write_file,
 )
+from kilofed.cli.usage import WrongUsage
 
 
 @click.command("inspect")
@@ -43,6 +44,10 @@ def command(model: Path, boards: tuple[str, ...], plot: Path | None, as_json: bo
     """
     from kilofed.inspection import inspect
 
+    if plot is not None and plot.suffix.lower() not in ("", ".svg"):
+        raise WrongUsage(
+            f"{plot.name} is to be a drawing, and those are SVG", "give --plot a name that ends in .svg"
+        )
     found = inspect(
         read_file(model), boards=list(boards) or None, progress=lambda text: click.echo(text, err=True)
     )
