@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from tests.memory_fleet import MemoryDevice, make_devices, model_bytes
 
-from kilofed.fleet import Device
+from kilofed.fleet import NO_KEY, Device
 from kilofed.link.device import DeviceEndpoint
 from kilofed.link.errors import LinkError
 from kilofed.link.messages import Hello, Message, Welcome
@@ -62,6 +62,12 @@ class Liar(MemoryDevice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.connections = 0
+        self.lock(KEY)
+
+    def lock(self, key: bytes | None) -> None:
+        """Gives it this key, None: its sessions are in the clear. Before its lie, and before it visits."""
+        self.key = key
         self.endpoint: LyingEndpoint = LyingEndpoint(
             device_id=self.id,
             board="memory",
@@ -69,14 +75,19 @@ class Liar(MemoryDevice):
             holding=self.holding,
             rng=random.Random(self.id).randbytes,
             take_head=self._take_head,
-            key=KEY,
+            key=key,
         )
-        self.connections = 0
 
     @property
     def device(self) -> Device:
         """Its registration."""
-        return Device(self.id, "liar", "posix", KEY, 0.0)
+        return Device(
+            self.id,
+            "liar" if self.id[0] == 0xEE else f"liar-{self.id[0]:x}",
+            "posix",
+            self.key or NO_KEY,
+            0.0,
+        )
 
     def hold(self, **fields: object) -> None:
         """Other figures in its info, from the start."""

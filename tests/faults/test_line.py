@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.faults.proxy import Hook, Piece
-from tests.faults.world import CONFIG, DEADLINES, World, same_contributions, undisturbed
+from tests.faults.liar import Liar, Lie, Said, make_liar
+from tests.faults.proxy import Hook, Piece, Proxy
+from tests.faults.world import CONFIG, DEADLINES, Guest, World, same_contributions, undisturbed
 
+from kilofed.link.errors import StatusCode
+from kilofed.link.messages import Busy, Error, Message, Result
 from kilofed.rounds.records import RoundStarted
 
 #: Every kind of message that an ordinary run sends, by its way: one device of the fleet below for each.
@@ -77,6 +80,63 @@ def test_one_flipped_bit_in_every_kind_of_message(tmp_path: Path, seed: int, cle
         assert hook.flipped, f"no {name} passed"
     assert not outcome.dropped(), {name: hook.flipped for name, hook in zip(names, hooks, strict=True)}
     assert outcome.exported == undisturbed(config, names, *SMALL, samples=30).exported
+    assert any("its session is in the clear" in note for note in outcome.notes) is clear
+
+
+@pytest.mark.parametrize("clear", [False, True], ids=["keyed", "clear"])
+def test_one_flipped_bit_in_every_kind_that_an_ordinary_run_does_not_send(
+    tmp_path: Path, clear: bool
+) -> None:
+    """Pings while all wait for one that never ends, its cancel, a refusal, a busy, an error, and the bye."""
+    chance = random.Random(7)
+    hooks = {
+        name: FlipOne(name, name in ("busy", "error"), chance)
+        for name in ("ping", "bye", "cancel", "refuse", "busy", "error")
+    }
+    said: set[str] = set()
+
+    def once(message: Message) -> Lie:
+        def lie(outgoing: Message) -> Said:
+            name = type(message).__name__
+            if not isinstance(outgoing, Result) or name in said:
+                return [outgoing]
+            said.add(name)
+            return [message, outgoing]
+
+        return lie
+
+    def guest(name: str, number: int, lie: Lie) -> Liar:
+        liar = make_liar(id=bytes([number]) * 8)
+        if clear:
+            liar.lock(None)
+        liar.endpoint.lie = lie
+        lines[name] = liar
+        return liar
+
+    def by_way_of(name: str) -> Guest:
+        async def visit(port: int) -> None:
+            async with Proxy(hooks[name], key=lines[name].key) as proxy:
+                proxy.target = ("127.0.0.1", port)
+                await lines[name].visit(proxy.port)
+
+        return visit
+
+    lines: dict[str, Liar] = {}
+    guest("cancel", 0xC0, lambda message: [] if isinstance(message, Result) else [message])
+    guest("busy", 0xC1, once(Busy(50)))
+    guest("error", 0xC2, once(Error(StatusCode.MEMORY)))
+    known = [liar.device for liar in lines.values()]
+    stranger = guest("refuse", 0xC3, lambda message: [message])
+    config = replace(CONFIG, rounds=2, deadlines=replace(DEADLINES, round=3.5))
+    world = World(tmp_path, config, guests_known=known, clear=clear)
+    for victim, name in zip(world.natives(("anna", "bert")), ("ping", "bye"), strict=True):
+        victim.proxy.hook = hooks[name]
+    outcome = world.run(guests=[by_way_of(name) for name in lines], expected=5)
+    outcome.holds()
+    assert [name for name, hook in hooks.items() if not hook.flipped] == []
+    assert outcome.dropped() == {(number, "liar-c0"): "had not answered after 4 s" for number in (1, 2)}
+    assert not stranger.orders
+    outcome.note("turned away", stranger.id.hex())
     assert any("its session is in the clear" in note for note in outcome.notes) is clear
 
 
