@@ -116,10 +116,10 @@ def test_a_group_alone_prints_its_help_as_help_does(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is full")
-@pytest.mark.parametrize("options", [[], ["--json"]])
-def test_output_that_finds_no_room_is_an_error_with_a_next_step(options: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["boards"], ["boards", "--json"], ["fleet"]])
+def test_output_that_finds_no_room_is_an_error_with_a_next_step(arguments: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
-        command = [sys.executable, "-c", "from kilofed.cli import main; main()", "boards", *options]
+        command = [sys.executable, "-c", "from kilofed.cli import main; main()", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [

@@ -111,14 +111,10 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns the exit status; errors are printed, see above."""
     debug = "--debug" in arguments
     try:
-        result = cli.main(
-            args=list(arguments), prog_name="kilofed", standalone_mode=False, obj=list(arguments)
-        )
+        return _invoke(arguments)
     except click.exceptions.Abort:
         click.echo("stopped", err=True)
         return 130
-    except click.ClickException as error:
-        return usage.show(error)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
         return 130
@@ -132,6 +128,16 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             raise
         return _failed(error)
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    """Runs it, and shows what click has to say: that may fail as all output may."""
+    try:
+        result = cli.main(
+            args=list(arguments), prog_name="kilofed", standalone_mode=False, obj=list(arguments)
+        )
+    except click.ClickException as error:
+        return usage.show(error)
     return result if isinstance(result, int) else 0
 
 
