@@ -139,8 +139,8 @@ def command(
 
     Devices are registered by `kilofed flash`, which gives each a key: sessions are encrypted. Those that are
     started here, by --emulate or --native, belong to the run. A run that was stopped goes on from its last
-    round when --out names its folder; one that is finished is left as it is and shown again (`kilofed demo`
-    moves its own aside and starts anew).
+    round when --out names its folder, and begins anew when it had none and settings changed; one that is
+    finished is left as it is and shown again (`kilofed demo` moves its own aside and starts anew).
 
     \b
     Example:
