@@ -122,7 +122,7 @@ CASES: list[tuple[bytes, Any, str]] = [
     (DIGITS, shape(DENSE, "outputs", 0, [1, 31]), "maps 32 values to 31"),
     (DIGITS, shape(SOFTMAX, "outputs", 0, [1, 11]), "maps 10 values to 11"),
     (DIGITS, inputs(SOFTMAX, lambda old: [*old, *old]), "2 inputs"),
-    (DIGITS, inputs(SOFTMAX, lambda old: []), "0 inputs"),
+    (DIGITS, inputs(SOFTMAX, lambda old: []), "has no inputs"),
     (DIGITS, inputs(DENSE, lambda old: [old[0], -1, old[2]]), "has 3 inputs"),
     (DIGITS, axis(4), "axis outside"),
     (DIGITS, axis(-5), "axis outside"),
