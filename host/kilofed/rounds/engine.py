@@ -683,10 +683,12 @@ class Engine:
 
 
 def _late(member: Member, ended: Ending, seconds: float) -> str:
-    when = "when the quorum was reached" if ended is Ending.QUORUM else f"after {seconds:.0f} s"
+    """Reasons in whole words: host/GUIDE.md explains them, and a test looks for them here."""
+    quorum = ended is Ending.QUORUM
     if not member.open:
+        when = "when the quorum was reached" if quorum else f"after {seconds:.0f} s"
         return f"lost its session ({member.lost_why}) and was not back {when}"
-    return f"had not answered {when}"
+    return "had not answered when the quorum was reached" if quorum else f"had not answered after {seconds:.0f} s"
 
 
 def _why_refused(hello: Hello, refused: int) -> str:
