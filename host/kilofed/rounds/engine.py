@@ -688,7 +688,9 @@ def _late(member: Member, ended: Ending, seconds: float) -> str:
     if not member.open:
         when = "when the quorum was reached" if quorum else f"after {seconds:.0f} s"
         return f"lost its session ({member.lost_why}) and was not back {when}"
-    return "had not answered when the quorum was reached" if quorum else f"had not answered after {seconds:.0f} s"
+    if quorum:
+        return "had not answered when the quorum was reached"
+    return f"had not answered after {seconds:.0f} s"
 
 
 def _why_refused(hello: Hello, refused: int) -> str:
