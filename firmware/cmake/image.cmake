@@ -4,24 +4,24 @@
 
 add_library(port OBJECT
   port/cortexm/fault.c
-  port/cortexm/line.c
-  port/cortexm/main.c
+  port/bare/line.c
+  port/bare/main.c
   port/cortexm/startup.c
   port/${KF_BOARD_PORT}/chip.c
 )
-target_include_directories(port PRIVATE port/cortexm)
+target_include_directories(port PRIVATE port/bare port/cortexm)
 target_compile_options(port PRIVATE ${KF_WARNINGS})
 target_link_libraries(port PRIVATE kilofed)
 if(KF_LINK STREQUAL ethernet)
   include(cmake/net.cmake)
 else()
-  target_sources(port PRIVATE port/cortexm/pipe.c)
+  target_sources(port PRIVATE port/bare/pipe.c)
 endif()
 
 # The template must stay compilable, for every core.
 if(NOT KF_BOARD_PORT STREQUAL template)
   add_library(template OBJECT port/template/chip.c)
-  target_include_directories(template PRIVATE port/cortexm include)
+  target_include_directories(template PRIVATE port/bare port/cortexm include)
   target_compile_options(template PRIVATE ${KF_WARNINGS})
 endif()
 
@@ -38,7 +38,7 @@ kf_image(bare)
 
 if(KF_MODEL)
   cmake_path(ABSOLUTE_PATH KF_MODEL BASE_DIRECTORY "${CMAKE_SOURCE_DIR}" NORMALIZE)
-  set_source_files_properties(port/cortexm/model.S PROPERTIES
+  set_source_files_properties(port/bare/model.S PROPERTIES
     COMPILE_DEFINITIONS "KF_MODEL_FILE=\"${KF_MODEL}\";KF_POOL_BYTES=${KF_POOL_BYTES}" OBJECT_DEPENDS "${KF_MODEL}")
-  kf_image(image port/cortexm/model.S)
+  kf_image(image port/bare/model.S)
 endif()

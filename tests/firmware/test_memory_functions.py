@@ -1,4 +1,4 @@
-"""What images have for a C library (firmware/port/cortexm/memory.c), against Python's own slices."""
+"""What images have for a C library (firmware/port/bare/memory.c), against Python's own slices."""
 
 import ctypes
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "firmware/port/cortexm/memory.c"
+SOURCE = Path(__file__).parents[2] / "firmware/port/bare/memory.c"
 NAMES = ("memcpy", "memmove", "memset", "memcmp")
 ROOM = 64
 

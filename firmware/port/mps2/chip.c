@@ -116,6 +116,10 @@ kf_status_t kf_chip_entropy(uint8_t *out, size_t size) {
     return KF_ERR_UNSUPPORTED;
 }
 
+const kf_flash_t *kf_chip_storage(void) {
+    return NULL;
+}
+
 void kf_chip_start(void) {
     UART_BAUDDIV = KF_BOARD_UART_CLOCK_HZ / KF_BOARD_BAUD; /* first: QEMU's model refuses to transmit below 16 */
     UART_CTRL = CTRL_TX | CTRL_RX | CTRL_TX_IRQ | CTRL_RX_IRQ;

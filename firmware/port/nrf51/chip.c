@@ -139,6 +139,10 @@ kf_status_t kf_chip_entropy(uint8_t *out, size_t size) {
     return KF_OK;
 }
 
+const kf_flash_t *kf_chip_storage(void) {
+    return NULL;
+}
+
 void kf_chip_start(void) {
     uint32_t polls;
 

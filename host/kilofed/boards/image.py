@@ -1,6 +1,6 @@
 """A firmware image: the bytes that go into a board's flash, and the header in it that says which board's.
 
-The header (`firmware/port/cortexm/header.h`) is found through vector 8, reserved on every Cortex-M, so that
+The header (`firmware/port/bare/header.h`) is found through vector 8, reserved on every Cortex-M, so that
 the same few lines read an ELF file, a raw image and the flash of a board. Little endian:
 
     0 u32 magic "KFH1" | 4 u16 version 1 | 6 u16 size 56 | 8 board[24] | 32 u32 firmware

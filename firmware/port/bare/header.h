@@ -3,8 +3,8 @@
  * Vector 8, reserved in every Armv6-M, Armv7-M and Armv8-M core, holds its address. So a tool finds it in an ELF
  * file, in a raw image, and on a chip that somebody else flashed. kilofed.boards.image reads it.
  */
-#ifndef KF_CORTEXM_HEADER_H
-#define KF_CORTEXM_HEADER_H
+#ifndef KF_BARE_HEADER_H
+#define KF_BARE_HEADER_H
 
 #include <stdint.h>
 

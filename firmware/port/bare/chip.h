@@ -1,15 +1,16 @@
-/* What a chip family gives to the Cortex-M port: six functions and a table of interrupt vectors.
+/* What a chip family gives to a bare-metal port: seven functions and a table of interrupt vectors.
  *
  * port/mps2 and port/nrf51 are two of them; port/template is one with every gap marked. All are called from the main
  * loop unless it says otherwise. The core's own parts (startup, vectors, faults, sleeping, the UART's buffers) are
  * shared and lie beside this file.
  */
-#ifndef KF_CORTEXM_CHIP_H
-#define KF_CORTEXM_CHIP_H
+#ifndef KF_BARE_CHIP_H
+#define KF_BARE_CHIP_H
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kilofed/flash.h"
 #include "kilofed/status.h"
 
 /* An entry of the vector table: a handler, or an address (the initial stack pointer; the image's header). */
@@ -44,6 +45,10 @@ void kf_chip_panic_put(uint8_t byte);
 /* Fill `out` with random bytes of a hardware source. KF_OK; KF_ERR_UNSUPPORTED: the chip has none; KF_ERR_PORT: it did
  * not answer in bounded time. */
 KF_MUST_CHECK kf_status_t kf_chip_entropy(uint8_t *out, size_t size);
+
+/* The flash that the device may write: the pages of the data file's `storage` entry. NULL: the board has none, and a device
+ * forgets at a power cut what it learnt. Called after kf_chip_start(). */
+const kf_flash_t *kf_chip_storage(void);
 
 /* Reset handler's last step; main.c. Never returns. */
 void kf_main(void);

@@ -3,8 +3,8 @@
  * The build links one of two: pipe.c beside this file (the UART) or port/net/pipe.c (one TCP connection to the host). All
  * are called from the main loop. What the board says to people goes over the UART (line.h) in either case.
  */
-#ifndef KF_CORTEXM_PIPE_H
-#define KF_CORTEXM_PIPE_H
+#ifndef KF_BARE_PIPE_H
+#define KF_BARE_PIPE_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -5,8 +5,8 @@
  * receive ring refuses the byte: the handler leaves it in the UART, and a sender with flow control (QEMU, or a window
  * of the link protocol, which is the size of this ring) waits.
  */
-#ifndef KF_CORTEXM_LINE_H
-#define KF_CORTEXM_LINE_H
+#ifndef KF_BARE_LINE_H
+#define KF_BARE_LINE_H
 
 #include <stddef.h>
 #include <stdint.h>

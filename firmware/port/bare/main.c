@@ -1,4 +1,4 @@
-/* The device on a Cortex-M board: its identity, its model, its samples, and the loop that serves the line. */
+/* The device on a board without an operating system: its identity, its model, its samples, and the loop that serves the line. */
 
 #include <stddef.h>
 #include <stdint.h>
