@@ -36,7 +36,7 @@ check:
 
 size:
 	@echo "== flash, RAM and worst stack of each board, with the digits model"
-	@if command -v arm-none-eabi-gcc >/dev/null; then $(KILOFED) build --all; \
+	@if command -v arm-none-eabi-gcc >/dev/null; then $(KILOFED) build --all --modules --check; \
 	 else echo "skipped: no arm-none-eabi-gcc"; fi
 
 unit:

@@ -13,7 +13,7 @@ import pytest
 from kilofed.boards import Board, Image, build, catalogue, fit, load, predict
 from kilofed.boards.build import TOOLS
 from kilofed.boards.build import link as link_image
-from kilofed.boards.share import Share, of_library
+from kilofed.boards.share import MODEL, Share, of_modules
 from kilofed.errors import BuildError, FitError, ToolMissingError
 from kilofed_tools.adapt import adapt
 from kilofed_tools.errors import ModelError
@@ -111,12 +111,26 @@ def test_the_small_board_keeps_two_kilobytes_free() -> None:
     assert taken.ram_limit == board.ram.size - 2048
 
 
+@pytest.mark.parametrize(("name", "link"), IMAGES)
+def test_each_byte_is_a_modules(name: str, link: str) -> None:
+    image = build(load(name, link=link), DIGITS)
+    modules = of_modules(image)
+    assert modules[MODEL] == Share(len(DIGITS.read_bytes()), 0)
+    assert {"device", "link", "model", "monocypher", "nn", "port", "train", "zcbor"} <= set(modules)
+    flash, ram = (sum(part) for part in zip(*((m.flash, m.ram) for m in modules.values()), strict=True))
+    aligned = 512  # a word at most between sections, and there are hundreds
+    assert image.flash_bytes - aligned < flash <= image.flash_bytes
+    used = image.ram_bytes - image.pool_bytes - image.stack_bytes
+    assert used - aligned < ram <= used
+
+
 def test_what_is_lwips_is_told() -> None:
     image = build(load("mps2-an386", link="ethernet"), DIGITS)
-    lwip, core = of_library(image, "lwip"), of_library(image, "kilofed")
     without = build("mps2-an386", DIGITS)
-    assert of_library(without, "lwip") == Share(0, 0)
-    assert 0 < core.flash - of_library(without, "kilofed").flash < 200, "the reader of the network block"
+    modules, before = of_modules(image), of_modules(without)
+    lwip = modules["lwip"]
+    assert "lwip" not in before
+    assert 0 < modules["device"].flash - before["device"].flash < 200, "the reader of the network block"
     # The rest is the driver, the pipe, and what is aligned; the pipe's ring is in place of the UART's.
     assert lwip.flash < image.flash_bytes - without.flash_bytes < lwip.flash + 4096
     assert lwip.ram < image.ram_bytes - without.ram_bytes < lwip.ram + 512

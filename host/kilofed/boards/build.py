@@ -96,7 +96,7 @@ def link(
     operators: names of those that the image computes (of others it says that it does not); None: all. `build`
     works them out. Raises ToolMissingError and BuildError.
     """
-    source = _sources(board)
+    source = sources(board)
     folder = out_dir or source.parent / "build" / "firmware" / board.variant
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
@@ -143,14 +143,16 @@ def operator_table(source: Path, operators: Collection[str] | None) -> bytes:
     ).encode()
 
 
-def _sources(board: Board) -> Path:
-    """The firmware's sources. Raises BuildError outside a checkout."""
+def sources(board: Board | None = None) -> Path:
+    """The folder of the firmware's sources. board: for whom, told with the error. Raises BuildError outside a
+    checkout.
+    """
     root = catalogue.repository()
     if root is None:
         raise BuildError(
             "this installation has no firmware sources",
             "clone the repository and run kilofed from there",
-            board=board.name,
+            board=board.name if board else "",
         )
     return root / "firmware"
 
