@@ -94,6 +94,7 @@ def parse_id(text: str) -> bytes:
 @click.option(
     "--ring", type=click.IntRange(5, 65535), default=1000, show_default=True, help="Samples kept, the newest."
 )
+@click.option("--unit", is_flag=True, help="Print a systemd unit that runs this at each start, and end.")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
 @click.version_option(package_name="kilofed", message="kilofed-pi %(version)s")
 def cli(
@@ -106,6 +107,7 @@ def cli(
     name: str | None,
     fast: bool,
     ring: int,
+    unit: bool,
     debug: bool,
 ) -> None:
     """Train the head of a model on this machine's samples, as a device of a kilofed federation.
@@ -129,6 +131,9 @@ def cli(
     if code is not None and settings is None:
         raise usage.WrongUsage("--enroll keeps a key", "give --settings, the file to keep it in")
     where = parse_address(address)
+    if unit:
+        click.echo(_unit(sys.argv[1:], (model, samples, settings), joins), nl=False)
+        return
     from kilofed.boards import placed
     from kilofed.boards import settings as page
     from kilofed.boards.settings import NO_KEY
@@ -172,6 +177,29 @@ def cli(
         say(f"enrolled: {settings} holds the key from here on, and the code is void")
 
     asyncio.run(run(device, where, say=say, keep=keep if joins else None))
+
+
+def _unit(arguments: Sequence[str], files: Sequence[Path | None], joins: bool) -> str:
+    """The unit that runs this very command, for the user who asks."""
+    import getpass
+
+    from kilofed_pi.service import unit
+
+    absolute = {str(path): str(path.resolve()) for path in files if path is not None}
+    command = [sys.executable, "-m", "kilofed_pi"]
+    for argument in (a for a in arguments if a != "--unit"):
+        option, equals, value = argument.partition("=")
+        known = equals and option.startswith("--") and value in absolute
+        command.append(f"{option}={absolute[value]}" if known else absolute.get(argument, argument))
+    settings = files[-1]
+    try:
+        return unit(
+            command,
+            user=getpass.getuser(),
+            writes=settings.resolve().parent if joins and settings is not None else None,
+        )
+    except ValueError as error:
+        raise usage.WrongUsage(str(error), "rename that file") from error
 
 
 def _speaker(name: str) -> Callable[[str], None]:
