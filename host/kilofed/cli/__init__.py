@@ -31,6 +31,7 @@ GROUPS = {
         "inspect": "Show what a model is, and which boards it fits.",
         "eval": "Measure a model's accuracy.",
         "compare": "Say whether two models give the same outputs, and where not.",
+        "cut": "Part a model for a device whose backbone another engine runs.",
     },
     "Measure a model on the boards' cores": {
         "profile": "Show where an inference spends its time and its RAM.",
