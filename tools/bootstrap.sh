@@ -36,6 +36,7 @@ has cmake || need cmake
 has ninja || need ninja-build
 has gcc || need gcc
 [ -e /usr/include/stdio.h ] || need libc6-dev
+[ "$what" = demo ] || has tshark || need tshark # reads captures with our dissector
 [ "$what" = demo ] || has ip || need iproute2 # network namespaces, for tests of mDNS and IPv6
 [ "$what" = demo ] || has qemu-arm-static || need qemu-user-static # what a Raspberry Pi runs
 if [ "$what" = fuzz ]; then

@@ -6,6 +6,7 @@ all data in one place.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from kilofed.baselines import compute_baselines
 from kilofed.boards import catalogue
+from kilofed.capture import CaptureWriter
 from kilofed.errors import RunMismatchError
 from kilofed.federation import is_finished, resume_or_create, run_federation
 from kilofed.fleet import Fleet
@@ -53,6 +55,7 @@ def run_experiment(
     fleet: Path | None = None,
     anybody: bool = False,
     insecure: bool = False,
+    capture: Path | None = None,
     command: str = "",
     observers: Sequence[Callable[[RunEvent], None]] = (),
     say: Callable[[str], None] = lambda text: None,
@@ -64,7 +67,8 @@ def run_experiment(
     or URLs pyserial knows; listen: host and port to take further devices on over TCP, announce: say so by
     mDNS. expected: devices to wait for, all places and ports by default. fleet: the register of who is let
     in, the run's own by default; anybody: whoever comes is, which needs insecure, as a stranger has no key.
-    insecure: sessions may be in the clear, for the bench. test: to measure the global head on. command: the
+    insecure: sessions may be in the clear, for the bench. test: to measure the global head on. capture: a
+    file for every byte on the lines (kilofed.capture), which goes on where it ends. command: the
     command line that does the same again, for the report. observers: told every event. say: told what is
     being done. Afterwards the folder holds model.tflite and the figures of a report.
 
@@ -97,9 +101,17 @@ def run_experiment(
             run.note(INSECURE)  # so that its report tells it too
         if not is_finished(run):
             live = Live(folder)
-            with Laboratory(
-                folder / DEVICES, places, model=model, fleet=register, seed=config.seed, say=say
-            ) as laboratory:
+            if capture is not None or run.figures().get("capture"):  # where a monitor finds it
+                run.put_figures({"capture": None if capture is None else str(capture.resolve())})
+            with contextlib.ExitStack() as stack:
+                laboratory = stack.enter_context(
+                    Laboratory(
+                        folder / DEVICES, places, model=model, fleet=register, seed=config.seed, say=say
+                    )
+                )
+                taken = (
+                    None if capture is None else stack.enter_context(CaptureWriter(capture, on_trouble=say))
+                )
                 laboratory.prepare()
                 done = run_federation(
                     run,
@@ -114,6 +126,7 @@ def run_experiment(
                     measure=None if test is None else measure_on(content, test),
                     observers=[*observers, live],
                     watch=lambda: _look(laboratory, live),
+                    capture=taken,
                 )
             if not done:
                 return False

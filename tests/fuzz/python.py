@@ -13,9 +13,11 @@ from pathlib import Path
 
 from tests.fuzz.build import OUT, ROOT
 
-TARGETS = ("models", "link", "blobs")
+TARGETS = ("models", "link", "blobs", "capture")
 #: What is measured and steered by: our decoders, not numpy or click.
-INSTRUMENTED = ["kilofed_tools", "kilofed.link", "kilofed.boards.placed", "kilofed.boards.settings"]
+INSTRUMENTED = [
+    "kilofed_tools", "kilofed.link", "kilofed.boards.placed", "kilofed.boards.settings", "kilofed.capture",
+]  # fmt: skip
 
 
 def target(name: str) -> Callable[[bytes], None]:

@@ -257,6 +257,36 @@ def py_blobs() -> Iterator[bytes]:
                 yield bytes((what,)) + payload
 
 
+def py_capture() -> Iterator[bytes]:
+    """See `tests.fuzz.capture`: u8 what, then a file, or parts of a line with their way and size."""
+    from tests.captured import crossing
+    from tests.fuzz.link import KEY
+
+    from kilofed.capture import CaptureWriter
+
+    path = OUT / "seed.pcapng"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for key in (KEY, None):
+        crossed = crossing(key)
+        path.unlink(missing_ok=True)
+        with CaptureWriter(path, clock=lambda: 1e9) as capture:
+            for _, up, data in crossed:
+                capture("line", up, data)
+        content = path.read_bytes()
+        for what in (0, 2):
+            yield bytes((what,)) + content
+            yield bytes((what,)) + content[: len(content) * 2 // 3]
+            yield bytes((what | 1,)) + b"".join(
+                bytes((up << 7 | len(data[at : at + 127]),)) + data[at : at + 127]
+                for _, up, data in crossed
+                for at in range(0, len(data), 127)
+            )
+    for line in lines():
+        yield b"\1" + b"".join(bytes((128 | len(line[at : at + 99]),)) + line[at : at + 99]
+                              for at in range(0, len(line), 99))  # fmt: skip
+    path.unlink()
+
+
 TARGETS: dict[str, Callable[[], Iterator[bytes]]] = {
     "c-model": c_model,
     "c-link": c_link,
@@ -265,6 +295,7 @@ TARGETS: dict[str, Callable[[], Iterator[bytes]]] = {
     "py-models": py_models,
     "py-link": py_link,
     "py-blobs": py_blobs,
+    "py-capture": py_capture,
 }
 
 

@@ -9,6 +9,7 @@ import click
 
 from kilofed.cli.common import (
     FILE,
+    NEW_FILE,
     board_option,
     command_line,
     common_options,
@@ -121,6 +122,12 @@ class Address(click.ParamType):  # type: ignore[type-arg]
     default=False,
     help="Take sessions in the clear, of devices without a key: for the bench only.",
 )
+@click.option(
+    "--capture",
+    type=NEW_FILE,
+    default=None,
+    help="Write every byte that crosses the lines into this file, for `kilofed decode` and Wireshark.",
+)
 @run_out_option("build/run")
 @training_options
 @config_option
@@ -131,8 +138,8 @@ def command(
     model: Path | None, ports: tuple[str, ...], listen: tuple[str, int] | None, announce: bool,
     expect: int | None,
     emulate: int, board_name: str, link: str, native: int, data: Path | None, test: Path | None,
-    samples: int | None, alpha: float, anybody: bool, insecure: bool, out: Path, fleet_path: Path | None,
-    as_json: bool,
+    samples: int | None, alpha: float, anybody: bool, insecure: bool, capture: Path | None, out: Path,
+    fleet_path: Path | None, as_json: bool,
     **settings: Any,
 ) -> None:  # fmt: skip
     """Run a federation over the devices given.
@@ -187,6 +194,7 @@ def command(
             fleet=fleet_path or (None if places else default_path()),
             anybody=anybody,
             insecure=insecure,
+            capture=capture,
             command=command_line(),
             observers=[display],
             say=display.step,
