@@ -36,7 +36,7 @@ def command(file: Path, fleet_path: Path | None, as_json: bool) -> None:
 
     \b
     Example:
-      kilofed run --emulate 1 --rounds 1 --out build/one --capture build/one.pcapng
+      kilofed decode build/one.pcapng
       kilofed decode build/one.pcapng --fleet build/one/fleet.sqlite
     """
     from kilofed.capture import read_capture
