@@ -54,6 +54,7 @@ GROUPS = {
     },
     "Use the result": {
         "watch": "Follow a run that another process runs.",
+        "monitor": "Show a device's link live: frames, round trips, boot text.",
         "decode": "Show what a capture holds, frame by frame.",
         "report": "Print the figures of a run, and write them as a page.",
         "export": "Take the model of a round out of a run folder.",

@@ -64,9 +64,11 @@ def command(file: Path, fleet_path: Path | None, as_json: bool) -> None:
 
 def show(line: str, seen: Seen, *, as_json: bool) -> None:
     """One frame, or stray bytes, on a line of its own."""
-    if as_json:
-        click.echo(json.dumps({"line": line, **seen.as_json()}))
-        return
+    click.echo(json.dumps({"line": line, **seen.as_json()}) if as_json else line_of(line, seen))
+
+
+def line_of(line: str, seen: Seen) -> str:
+    """A frame as people read it: time, line, direction, what it is."""
     whole, part = divmod(round(seen.at * 1e6), 1_000_000)
     clock = time.strftime("%H:%M:%S", time.localtime(whole % (1 << 36)))
-    click.echo(f"{clock}.{part:06d} {line} {'up  ' if seen.up else 'down'} {seen.text}")
+    return f"{clock}.{part:06d} {line} {'up  ' if seen.up else 'down'} {seen.text}"

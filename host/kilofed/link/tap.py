@@ -213,12 +213,12 @@ class Tap:
             self.figures.bytes_down += len(data)
         return [self._piece(at, up, piece, whole) for piece, whole in self._splitters[up].feed(data)]
 
-    def rest(self, at: float) -> list[Seen]:
-        """What has begun and not ended, when nothing more comes: boot text, too."""
+    def rest(self, at: float, up: bool | None = None) -> list[Seen]:
+        """What has begun and not ended, when nothing more comes: boot text, too. up: this way only."""
         return [
-            self._stray(at, up, held, "nothing ends it")
-            for up, splitter in self._splitters.items()
-            if (held := splitter.reset())
+            self._stray(at, way, held, "nothing ends it")
+            for way, splitter in self._splitters.items()
+            if up in (None, way) and (held := splitter.reset())
         ]
 
     def _stray(self, at: float, up: bool, piece: bytes, why: str, *, wire: int = 0) -> Seen:
