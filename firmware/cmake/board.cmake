@@ -73,11 +73,26 @@ foreach(name IN ITEMS stack_bytes max_frame rx_ring tx_ring ring_slots held_out_
 endforeach()
 kf_board(samples_address samples address)
 kf_board(samples_size samples size)
+# Flash that the device may write: optional, and then all of these are 0.
+foreach(name IN ITEMS address size page write erase_ms endurance)
+  set(storage_${name} 0)
+endforeach()
+string(JSON storage ERROR_VARIABLE absent GET "${board_json}" storage)
+if(NOT absent)
+  foreach(name IN ITEMS address size page write erase_ms endurance)
+    kf_board(storage_${name} storage ${name})
+  endforeach()
+endif()
 
-# The image may grow up to the first thing that is placed in flash by others: settings, and samples where they are there.
+# The image may grow up to the first thing that is placed in flash by others: settings, and samples
+# and storage where they are there.
 math(EXPR flash_end "${flash_origin} + ${flash_size}")
 set(image_end "${flash_end}")
-foreach(place IN ITEMS ${settings_address} ${samples_address})
+set(places ${settings_address} ${samples_address})
+if(storage_size)
+  list(APPEND places ${storage_address})
+endif()
+foreach(place IN LISTS places)
   math(EXPR place "${place}")
   if(place GREATER_EQUAL flash_origin AND place LESS image_end)
     set(image_end "${place}")

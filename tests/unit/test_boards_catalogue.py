@@ -85,6 +85,46 @@ def test_a_wrong_data_file_names_the_entry(tmp_path: Path, entry: str, value: An
     assert caught.value.board == "microbit"
 
 
+STORAGE: dict[str, Any] = {
+    "address": "0x0002c000", "size": 4096, "page": 1024, "write": 4, "erase_ms": 22, "endurance": 20000,
+    "why": "made up",
+}  # fmt: skip
+
+
+def with_storage(tmp_path: Path, **changed: Any) -> Path:
+    entries = json.loads((catalogue.boards_dir() / "microbit.json").read_text())
+    entries["storage"] = {**STORAGE, **changed}
+    file = tmp_path / "microbit.json"
+    file.write_text(json.dumps(entries))
+    return file
+
+
+def test_storage_ends_the_image(tmp_path: Path) -> None:
+    board = catalogue.read(with_storage(tmp_path))
+    assert board.storage == catalogue.Storage(catalogue.Region(0x2C000, 4096), 1024, 4, 22, 20000)
+    assert board.image_region == catalogue.Region(0, 0x2C000)
+    assert board.why["storage"] == "made up"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"page": 1000}, "storage.page: a power of two"),
+        ({"page": 128}, "storage.page: a power of two"),
+        ({"write": 512}, "storage.write: a power of two"),
+        ({"write": 0}, "storage.write: a power of two"),
+        ({"size": 1024}, "two whole pages or more"),
+        ({"address": "0x0002c200"}, "two whole pages or more"),
+        ({"size": 20480}, "storage overlaps"),
+        ({"address": "0x0003f800", "size": 2048}, "storage overlaps"),
+        ({"address": "0x20000000"}, "storage overlaps"),
+    ],
+)
+def test_storage_that_cannot_be_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(CatalogueError, match=message):
+        catalogue.read(with_storage(tmp_path, **changed))
+
+
 def test_an_installed_package_reads_its_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "kilofed"
     (package / "boards").mkdir(parents=True)

@@ -58,11 +58,11 @@ kf_status_t kf_chip_entropy(uint8_t *out, size_t size) {
 }
 
 const kf_flash_t *kf_chip_storage(void) {
-    /* GAP 12: the flash that the device may write (kilofed/flash.h); leave this when there is none. */
+    /* GAP 11: the flash that the device may write (kilofed/flash.h); leave this when there is none. */
     return NULL;
 }
 
 void kf_chip_start(void) {
-    /* GAP 11: clocks at KF_BOARD_CLOCK_HZ, pins, UART at KF_BOARD_BAUD, tick. */
+    /* GAP 12: clocks at KF_BOARD_CLOCK_HZ, pins, UART at KF_BOARD_BAUD, tick. */
     kf_cpu_irq_enable(IRQ_UART);
 }

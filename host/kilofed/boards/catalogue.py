@@ -60,16 +60,33 @@ class Ethernet:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """Flash that a running device may write (kilofed/flash.h).
+
+    region: whole pages that hold nothing else. page_bytes: what one erase takes. write_bytes: what one write
+    takes at least. erase_ms: a page, at most. endurance: erases of a page that the datasheet promises, 0: no
+    limit.
+    """
+
+    region: Region
+    page_bytes: int
+    write_bytes: int
+    erase_ms: int
+    endurance: int
+
+
+@dataclass(frozen=True)
 class Board:
     """One board. Sizes in bytes, addresses as the core sees them.
 
     port: folder under firmware/port. core: GCC's name of it; flags: its compiler flags. stack_bytes: kept
     for the stack at the end of RAM. reserve_bytes: of RAM that no model may use. rx_ring: receive buffer,
     and so the link's window. ring_slots: samples kept; max_batch: of a training order. exact_updates:
-    whether the memory block has room for an int32 update. samples: where private samples are placed. qemu:
-    QEMU's machine, "" when it has none. ethernet: its controller, None when it has none. verified: how far
-    this data file was tried. why: the reason of each entry, by its name in the file. link: how an image for
-    it reaches the host, "serial" or "ethernet".
+    whether the memory block has room for an int32 update. samples: where private samples are placed.
+    storage: flash that the device may write, None when it has none. qemu: QEMU's machine, "" when it has
+    none. ethernet: its controller, None when it has none. verified: how far this data file was tried. why:
+    the reason of each entry, by its name in the file. link: how an image for it reaches the host, "serial" or
+    "ethernet".
     """
 
     name: str
@@ -94,6 +111,7 @@ class Board:
     exact_updates: bool
     settings_address: int
     samples: Region
+    storage: Storage | None
     flash_method: FlashMethod
     qemu: str
     ethernet: Ethernet | None
@@ -119,7 +137,10 @@ class Board:
     @property
     def image_region(self) -> Region:
         """Where an image may lie: flash, up to the first thing that is placed in it beside the image."""
-        placed = [a for a in (self.settings_address, self.samples.origin) if self.flash.holds(a)]
+        addresses = [self.settings_address, self.samples.origin]
+        if self.storage is not None:
+            addresses.append(self.storage.region.origin)
+        placed = [a for a in addresses if self.flash.holds(a)]
         return Region(self.flash.origin, min([self.flash.end, *placed]) - self.flash.origin)
 
     @property
@@ -210,6 +231,12 @@ def _board(entries: dict[str, Any]) -> Board:
         ethernet = Ethernet(
             entries["ethernet"]["controller"], number("ethernet", "address"), number("ethernet", "irq")
         )
+    storage = None
+    if "storage" in entries:
+        storage = Storage(
+            Region(number("storage", "address"), number("storage", "size")),
+            *(number("storage", member) for member in ("page", "write", "erase_ms", "endurance")),
+        )
     return Board(
         name=entries["name"],
         title=entries["title"],
@@ -233,6 +260,7 @@ def _board(entries: dict[str, Any]) -> Board:
         exact_updates=bool(number("exact_updates")),
         settings_address=number("settings_address"),
         samples=Region(number("samples", "address"), number("samples", "size")),
+        storage=storage,
         flash_method=FlashMethod(
             method["name"], {k: v for k, v in method.items() if k not in ("name", "why")}
         ),
@@ -288,9 +316,33 @@ def _check(board: Board, stem: str) -> None:
             "samples and settings overlap",
         ),
     ]
+    if board.storage is not None:
+        rules += _storage_rules(board, board.storage)
     for holds, message in rules:
         if not holds:
             raise ValueError(message)
+
+
+def _storage_rules(board: Board, storage: Storage) -> list[tuple[bool, str]]:
+    """The rules of a board's `storage` entry: those of kilofed/flash.h, and that it is nobody else's."""
+    from kilofed.boards.settings import SETTINGS_BYTES
+
+    region, page, write = storage.region, storage.page_bytes, storage.write_bytes
+    others = [Region(board.settings_address, SETTINGS_BYTES), board.samples, board.ram]
+    if board.ethernet is not None:
+        others.append(Region(board.network_address, network.NETWORK_BYTES))
+    return [
+        (256 <= page <= 131072 and page & (page - 1) == 0, "storage.page: a power of two, 256 to 131072"),
+        (1 <= write <= 256 and write & (write - 1) == 0, "storage.write: a power of two, 1 to 256"),
+        (
+            page > 0 and region.origin % page == 0 and region.size % page == 0 and region.size >= 2 * page,
+            "storage must be two whole pages or more",
+        ),
+        (
+            not any(region.origin < other.end and other.origin < region.end for other in others),
+            "storage overlaps settings, samples, the network block or RAM",
+        ),
+    ]
 
 
 def all_text(reasons: Mapping[str, str]) -> bool:
