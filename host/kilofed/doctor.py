@@ -91,9 +91,16 @@ def examine(*, folder: Path | None = None, usb: Path = Path("/sys/bus/usb/device
         tensorflow(),
         *serial_ports(),
         *drivers(usb),
+        *_meddlers(),
         disk(folder or root or Path.cwd()),
         register(),
     ]
+
+
+def _meddlers() -> Iterator[Finding]:
+    from kilofed.diagnosis import meddlers
+
+    return meddlers()
 
 
 # ---- Python ------------------------------------------------------------------------------------------
@@ -263,7 +270,7 @@ def serial_ports(list_ports: Callable[[], list[str]] | None = None) -> Iterator[
     """Each serial port of USB, and whether this user may open it. list_ports: gives paths, for tests."""
     paths = (list_ports or _usb_ports)()
     for path in paths:
-        yield _port(Path(path))
+        yield may_open(Path(path))
     if not paths:
         yield Finding(
             "serial ports", "optional", "none", "plug a board in; emulated ones need none", "real boards"
@@ -276,12 +283,17 @@ def _usb_ports() -> list[str]:
     return sorted(p.device for p in list_ports.comports() if p.vid is not None)
 
 
-def _port(path: Path) -> Finding:
+def may_open(path: Path) -> Finding:
+    """Whether a port is there and this user may open it; it is not opened."""
     name = f"port {path}"
     try:
         owner = path.stat().st_gid
     except OSError as error:
-        return Finding(name, "broken", error.strerror or str(error), "unplug it and plug it in again")
+        return Finding(
+            name, "broken", error.strerror or str(error),
+            "unplug it and plug it in again, with another cable: many carry power only. `kilofed doctor`"
+            " names drivers that are missing", "this board",
+        )  # fmt: skip
     if os.access(path, os.R_OK | os.W_OK):
         return Finding(name, "ok", "may be opened")
     group = _group(owner)

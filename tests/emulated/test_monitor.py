@@ -45,6 +45,9 @@ def test_a_board_alone_is_opened_and_pinged(tmp_path: Path, capsys: pytest.Captu
         assert device.key not in capture.read_bytes()
         assert sum(len(p.data) for p in read_capture(capture) if p.up) == figures["bytes_up"]
 
+        assert kilofed(["doctor", "--port", emulated.url, "--fleet", str(register)]) == 0
+        assert f"mps2-an386 {device.id.hex()}" in capsys.readouterr().out
+
         # Without its key the board opens no session, and the monitor says why.
         assert kilofed(["monitor", emulated.url, "--fleet", str(tmp_path / "none.sqlite"), "--json",
                         "--seconds", "4"]) == 0  # fmt: skip
@@ -61,7 +64,9 @@ def test_boot_text_is_shown_although_nothing_ends_it(
         emulated.start()
         program(board, build(board, DIGITS).segments, emulated.gdb)  # and no settings page
         assert kilofed(["monitor", emulated.url, "--seconds", "4"]) == 0
-    out = capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert kilofed(["doctor", "--port", emulated.url]) == 1
+        assert "without its settings page" in capsys.readouterr().out
     assert "stray bytes (nothing ends it): " in out and "no settings page" in out
     assert "down probe" in out
 

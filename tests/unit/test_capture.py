@@ -19,7 +19,7 @@ from kilofed.capture import CaptureReader, CaptureWriter, Packet, follow_capture
 from kilofed.cli import run as kilofed
 from kilofed.errors import StoreError
 from kilofed.fleet import Device, Fleet
-from kilofed.link.frames import encode_frame
+from kilofed.link.frames import Direction, encode_frame
 from kilofed.link.host import HostEndpoint
 from kilofed.link.messages import Chunk, Hello, Info, Status
 from kilofed.link.tap import Seen, Tap
@@ -246,7 +246,7 @@ def test_wireshark_reads_it_with_our_dissector(tmp_path: Path) -> None:
     path = tmp_path / "it.pcapng"
     crossed = crossing(None)
     pieces = [(at, up, data[i : i + 5]) for at, up, data in crossed for i in range(0, len(data), 5)]
-    clear = encode_frame(b"\x82\x00\x01", direction=1)  # type: ignore[arg-type]
+    clear = encode_frame(b"\x82\x00\x01", direction=Direction.FROM_HOST)
     write(path, [*pieces, (9.0, True, clear)])  # a probe that came back
     fields = ["kilofed.message", "kilofed.stray.why", "kilofed.check.good", "_ws.malformed"]
     done = subprocess.run(

@@ -105,11 +105,17 @@ class Seen:
         return made
 
 
+def is_text(data: bytes) -> bool:
+    """Whether bytes are mostly what people write: 7 characters of 8."""
+    text = data.decode("utf-8", "replace")
+    good = sum((char.isprintable() and char != "\ufffd") or char in "\r\n\t" for char in text)
+    return good * 8 >= len(text) * 7
+
+
 def printable(data: bytes) -> str:
     """Bytes as text where they are mostly that, else as hex: what a terminal may be given."""
-    text = data.decode("utf-8", "replace")
-    good = sum((char.isprintable() and char != "�") or char in "\r\n\t" for char in text)
-    if good * 8 >= len(text) * 7:
+    if is_text(data):
+        text = data.decode("utf-8", "replace")
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return data[:48].hex(" ") + (" ..." if len(data) > 48 else "")
 
