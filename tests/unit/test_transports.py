@@ -23,7 +23,7 @@ from kilofed.link.errors import (
 )
 from kilofed.transports import memory, tcp
 from kilofed.transports.base import READ_BYTES, Transport
-from kilofed.transports.serial import FdSerial, ThreadedSerial, _opening_failed, open_serial
+from kilofed.transports.serial import FdSerial, ThreadedSerial, open_serial, opening_failed
 
 SECONDS = 10.0
 
@@ -195,11 +195,11 @@ def test_a_port_that_this_user_may_not_open(tmp_path, monkeypatch):
         gr_name = "dialout"
 
     monkeypatch.setattr("grp.getgrgid", lambda gid: Group)
-    error = _opening_failed(str(port), serial.SerialException(errno.EACCES, "denied"))
+    error = opening_failed(str(port), serial.SerialException(errno.EACCES, "denied"))
     assert isinstance(error, PortDenied) and "usermod -aG dialout" in str(error)
     Group.gr_name = "root"
-    assert "udev" in str(_opening_failed(str(port), serial.SerialException(errno.EACCES, "denied")))
-    assert "dialout" in str(_opening_failed("/dev/gone", serial.SerialException(errno.EACCES, "denied")))
+    assert "udev" in str(opening_failed(str(port), serial.SerialException(errno.EACCES, "denied")))
+    assert "dialout" in str(opening_failed("/dev/gone", serial.SerialException(errno.EACCES, "denied")))
 
 
 async def test_a_url_that_is_none():

@@ -40,7 +40,7 @@ async def open_serial(url: str, baud: int = BAUD) -> Transport:
     try:
         port = await asyncio.get_running_loop().run_in_executor(None, _open, url, baud)
     except (serial.SerialException, OSError, ValueError) as error:
-        raise _opening_failed(url, error) from error
+        raise opening_failed(url, error) from error
     fd = _fileno(port)
     return ThreadedSerial(url, port) if fd is None else FdSerial(url, port, fd)
 
@@ -61,10 +61,10 @@ def _fileno(port: Any) -> int | None:
     return fd if isinstance(fd, int) and fd >= 0 else None
 
 
-def _opening_failed(url: str, error: Exception) -> TransportError:
+def opening_failed(url: str, error: Exception) -> TransportError:
     number = getattr(error, "errno", None)
     if number in (errno.EACCES, errno.EPERM):
-        return PortDenied(f"{url} may not be opened by this user", _denied_step(url), name=url)
+        return PortDenied(f"{url} may not be opened by this user", denied_step(url), name=url)
     if number in (errno.EBUSY, errno.EAGAIN):
         return PortBusy(
             f"{url} is in use", "close the program that has it open (a serial monitor?)", name=url
@@ -86,7 +86,8 @@ def _opening_failed(url: str, error: Exception) -> TransportError:
     return TransportError(f"{url} cannot be opened ({error})", "check the cable and the board", name=url)
 
 
-def _denied_step(url: str) -> str:
+def denied_step(url: str) -> str:
+    """What a user does who may not open the port `url`: joins its group."""
     if os.name != "posix":
         return "run as a user that may"
     import grp  # POSIX only
