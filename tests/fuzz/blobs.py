@@ -1,6 +1,7 @@
 """Fuzz target: what Python decodes as one block.
 
     u8 what & 7: 0 head | 1 update | 2 settings page | 3 placed samples | 4 head metadata | 5 labels | 6 plan
+        | 7 enrolment code
 
 The sums of pages and samples are mended first, unless bit 7 of `what` is set. Promised, and checked: a
 KilofedError or a value that encodes again to the same bytes, and within its ranges.
@@ -14,6 +15,7 @@ import zlib
 import numpy as np
 from tests.fuzz.models import check_error
 
+from kilofed import enrol
 from kilofed.boards import placed, settings
 from kilofed_tools import heads, metadata
 from kilofed_tools.errors import KilofedError
@@ -94,4 +96,13 @@ def _plan(data: bytes, mend: bool) -> None:
     assert metadata.encode_plan(offsets) == data
 
 
-CHECKS = (_head, _update, _settings, _samples, _head_meta, _labels, _plan)
+def _code(data: bytes, mend: bool) -> None:
+    del mend
+    identity, key = enrol.identity_of(data.decode("utf-8", "replace"))
+    assert (len(identity), len(key)) == (8, 32)
+    letters = "".join(filter(str.isalnum, data.decode().upper().translate(str.maketrans("ILO", "110"))))
+    assert len(letters) == enrol.LETTERS
+    assert enrol.identity_of(letters.lower()) == (identity, key)
+
+
+CHECKS = (_head, _update, _settings, _samples, _head_meta, _labels, _plan, _code)

@@ -23,7 +23,9 @@ FIRMWARE = ROOT / "firmware"
 DEPS = ROOT / "build" / "deps"
 OUT = ROOT / "build" / "fuzz"
 
-TARGETS = ("model", "link", "blobs", "device")
+TARGETS = ("model", "link", "blobs", "device", "mdns")
+#: Sources that a target needs besides the core.
+MORE = {"mdns": [FIRMWARE / "port" / "posix" / "mdns.c"]}
 #: The model behind the targets that need one: 5 classes x 12 features, 704 MACs.
 MODEL = ROOT / "tests" / "data" / "foreign" / "plain.tflite"
 
@@ -58,8 +60,14 @@ def build(target: str, *, replay: bool = False) -> Path:
     program = folder / target
     core = [*sorted(FIRMWARE.glob("src/*/*.c")), *sorted(FIRMWARE.glob("src/nn/plain/*.c"))]
     theirs = [*sorted((DEPS / "zcbor").glob("*.c")), DEPS / "monocypher" / "monocypher.c"]
-    own = [HERE / "c" / f"{target}.c", *([HERE / "c" / "replay.c"] if replay else [])]
-    headers = [*FIRMWARE.glob("include/kilofed/*.h"), *FIRMWARE.glob("src/*/*.h"), *HERE.glob("c/*.h"), MODEL]
+    own = [HERE / "c" / f"{target}.c", *([HERE / "c" / "replay.c"] if replay else []), *MORE.get(target, [])]
+    headers = [
+        *FIRMWARE.glob("include/kilofed/*.h"),
+        *FIRMWARE.glob("src/*/*.h"),
+        *FIRMWARE.glob("port/posix/*.h"),
+        *HERE.glob("c/*.h"),
+        MODEL,
+    ]
     newest_header = max(path.stat().st_mtime for path in headers)
 
     instrument = [] if replay else ["-fsanitize=fuzzer-no-link"]

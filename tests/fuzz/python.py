@@ -17,6 +17,7 @@ TARGETS = ("models", "link", "blobs", "capture")
 #: What is measured and steered by: our decoders, not numpy or click.
 INSTRUMENTED = [
     "kilofed_tools", "kilofed.link", "kilofed.boards.placed", "kilofed.boards.settings", "kilofed.capture",
+    "kilofed.enrol",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ MINUTES=${MINUTES:-20}
 SIZE_MOST=20000  # bytes of an input; larger files only make runs slow
 out=build/fuzz
 python=build/venv/bin/python
-all="c-model c-link c-blobs c-device py-models py-link py-blobs py-capture"
+all="c-model c-link c-blobs c-device c-mdns py-models py-link py-blobs py-capture"
 
 # ---- one target (what xargs runs below) -------------------------------------------------------------------------
 

@@ -249,12 +249,51 @@ def py_blobs() -> Iterator[bytes]:
         for blob in blobs():
             yield bytes((what,)) + blob
             yield bytes((what | KEEP_SUM,)) + blob
+    for code in (
+        b"abcde-fghjk-mnpqr-stvwx-yz012",
+        b"ILOil OOOOO 11111 00000 ZZZZZ",
+        b"no code",
+        "\u0131".encode(),
+    ):
+        yield b"\7" + code
     for model in device_models():
         parsed = read_model(model)
         for what, name in ((4, metadata.HEAD), (5, metadata.LABELS), (6, metadata.PLAN)):
             payload = metadata.read_metadata(parsed, name)
             if payload:
                 yield bytes((what,)) + payload
+
+
+def c_mdns() -> Iterator[bytes]:
+    """See `tests/fuzz/c/mdns.c`: u8 what, then a packet, or one without its header."""
+
+    def name(*labels: bytes) -> bytes:
+        return b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
+
+    def record(who: bytes, kind: int, data: bytes) -> bytes:
+        return who + struct.pack(">HHIH", kind, 0x8001, 120, len(data)) + data
+
+    service, host = name(b"_kilofed", b"_tcp", b"local"), name(b"attic", b"local")
+    own = name(b"attic", b"_kilofed", b"_tcp", b"local")
+    pointer = record(service, 12, own)
+    place = record(own, 33, struct.pack(">HHH", 0, 0, 7300) + host)
+    address = record(host, 1, bytes((10, 77, 0, 1)))
+    header = struct.pack(">6H", 0, 0x8400, 0, 3, 0, 0)
+    asked = struct.pack(">6H", 0, 0x8400, 1, 3, 0, 0) + service + struct.pack(">HH", 12, 0x8001)
+    for records in (pointer + place + address, address + place + pointer, place + pointer, address * 9):
+        yield b"\0" + header + records
+        yield b"\0" + asked + records
+        yield b"\1" + records
+    # Names that are told once and pointed to afterwards, and ones that point in circles.
+    short = service[:-1] + b"\xc0\x0c"
+    yield b"\1" + record(service, 12, b"\5attic\xc0\x0c") + record(b"\5attic\xc0\x0c", 33, place[-20:])
+    yield (
+        b"\1"
+        + record(short, 33, struct.pack(">HHH", 0, 0, 1) + b"\xc0\x0c")
+        + record(b"\xc0\x0c", 1, b"abcd")
+    )
+    yield b"\1" + record(b"\xc0\x0c", 33, b"\xc0\x0e" * 5) + b"\xc0\x00"
+    yield b"\1" + (b"\x3f" + b"n" * 63) * 5 + pointer
 
 
 def py_capture() -> Iterator[bytes]:
@@ -292,6 +331,7 @@ TARGETS: dict[str, Callable[[], Iterator[bytes]]] = {
     "c-link": c_link,
     "c-blobs": c_blobs,
     "c-device": c_device,
+    "c-mdns": c_mdns,
     "py-models": py_models,
     "py-link": py_link,
     "py-blobs": py_blobs,
