@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kilofed.boards import ports
 from kilofed.connection import Connection
 from kilofed.doctor import Finding, may_open
 from kilofed.link.errors import TransportError
@@ -84,7 +85,7 @@ def diagnose(
         refused = may_open(Path(url))
         if refused.state != "ok":
             return refused
-        for process, program in holders(Path(url), proc):
+        for process, program in ports.who_holds(url, proc=proc):
             step = MEDDLERS.get(program, f"close {program}, or `kill {process}`")
             return Finding(name, "broken", f"{program} (process {process}) has it open", step, NEEDED_FOR)
     try:
@@ -105,19 +106,6 @@ def diagnose(
         " another port of the same board",
         "press its reset button and ask again; then `kilofed flash` it", NEEDED_FOR,
     )  # fmt: skip
-
-
-def holders(path: Path, proc: Path = Path("/proc")) -> Iterator[tuple[int, str]]:
-    """Processes but this one that have a file open, with their names; those of others show to root only."""
-    wanted = str(path.resolve())
-    for process in sorted(proc.glob("[0-9]*"), key=lambda found: int(found.name)):
-        if int(process.name) == os.getpid():
-            continue
-        try:
-            if any(str(fd.readlink()) == wanted for fd in (process / "fd").iterdir()):
-                yield int(process.name), (process / "comm").read_text().strip()
-        except OSError:
-            continue  # it has ended, or is another user's
 
 
 def meddlers(proc: Path = Path("/proc")) -> Iterator[Finding]:
