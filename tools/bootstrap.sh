@@ -38,6 +38,8 @@ has gcc || need gcc
 [ -e /usr/include/stdio.h ] || need libc6-dev
 [ "$what" = demo ] || has tshark || need tshark # reads captures with our dissector
 [ "$what" = demo ] || has ip || need iproute2 # network namespaces, for tests of mDNS and IPv6
+[ "$what" = demo ] || has node || need nodejs # plays the Pico
+[ "$what" = demo ] || has npm || need npm
 [ "$what" = demo ] || has qemu-arm-static || need qemu-user-static # what a Raspberry Pi runs
 if [ "$what" = fuzz ]; then
     # Any clang with libFuzzer beside it will do; where there is none, Debian's and Ubuntu's 14.

@@ -71,6 +71,11 @@ kf_board(ram_size ram size)
 foreach(name IN ITEMS stack_bytes max_frame rx_ring tx_ring ring_slots held_out_every max_batch exact_updates settings_address)
   kf_board(${name} ${name} value)
 endforeach()
+# Where the header's address must be known beforehand; else it follows the vectors.
+string(JSON header_align ERROR_VARIABLE absent GET "${board_json}" header_align value)
+if(absent)
+  set(header_align 4)
+endif()
 kf_board(samples_address samples address)
 kf_board(samples_size samples size)
 # Flash that the device may write: optional, and then all of these are 0.

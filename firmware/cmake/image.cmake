@@ -18,6 +18,8 @@ else()
   target_sources(port PRIVATE port/bare/pipe.c)
 endif()
 
+include(port/${KF_BOARD_PORT}/port.cmake OPTIONAL) # what a chip needs beside chip.c
+
 # The template must stay compilable, for every core.
 if(NOT KF_BOARD_PORT STREQUAL template)
   add_library(template OBJECT port/template/chip.c)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kilofed.boards.build import TOOLS
-from kilofed.boards.emulator import QEMU, QEMU_PACKAGE
+from kilofed.boards.players import QEMU, QEMU_PACKAGE
 from kilofed.errors import RunFolderError
 from kilofed.experiment import run_experiment
 from kilofed.laboratory import NATIVE, PI, Place

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from kilofed.boards import catalogue
 from kilofed.boards.build import TOOLS
-from kilofed.boards.emulator import QEMU, QEMU_PACKAGE
+from kilofed.boards.players import QEMU, QEMU_PACKAGE
 from kilofed.native import TOOLS as NATIVE_TOOLS
 from kilofed_tools.errors import KilofedError
 

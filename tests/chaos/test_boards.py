@@ -13,7 +13,7 @@ from tests.faults.proxy import Hook, Piece
 from tests.faults.world import CONFIG, DEADLINES, World
 
 from kilofed.boards.build import TOOLS
-from kilofed.boards.emulator import QEMU
+from kilofed.boards.players import QEMU
 
 BOARDS = ("microbit", "mps2-an386")
 missing = [tool for tool in (*TOOLS, QEMU) if shutil.which(tool) is None]

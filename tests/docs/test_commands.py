@@ -28,7 +28,7 @@ import pytest
 from tests.docs.conftest import GUIDES, ROOT, Line, command_lines, documents, inline_commands
 
 from kilofed.boards.build import TOOLS
-from kilofed.boards.emulator import QEMU
+from kilofed.boards.players import QEMU
 from kilofed.cli import COMMANDS, cli
 from kilofed.native import TOOLS as NATIVE_TOOLS
 

@@ -18,17 +18,20 @@ from board_line import BOARDS, DIGITS, Line
 
 from kilofed.boards import Board, Emulator, Image, build, load, names
 from kilofed.boards.build import TOOLS
-from kilofed.boards.emulator import QEMU
+from kilofed.boards.players import NODE_TOOLS, QEMU
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is in this folder, and skips it where boards cannot be built or played."""
     missing = [tool for tool in (*TOOLS, QEMU) if shutil.which(tool) is None]
+    no_node = [tool for tool in NODE_TOOLS if shutil.which(tool) is None]
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.emulated)
             if missing:
                 item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
+            elif no_node and "pico" in item.name:
+                item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(no_node)}"))
 
 
 @pytest.fixture(params=BOARDS)

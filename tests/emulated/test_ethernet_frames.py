@@ -14,8 +14,8 @@ from board_line import DIGITS, IDENTITY, placed
 
 from kilofed.boards import Emulator, build, load
 from kilofed.boards.catalogue import ETHERNET
-from kilofed.boards.emulator import NET
 from kilofed.boards.network import parse
+from kilofed.boards.players import NET
 
 MAC = bytes.fromhex("525400123456")  # QEMU's first, which the controller has as if from its EEPROM
 OURS = bytes.fromhex("020000000001")

@@ -18,7 +18,7 @@ from tests.faults.proxy import Hook, Piece
 from tests.faults.world import CONFIG, DEADLINES, NAMES, World, same_contributions, undisturbed, when
 
 from kilofed.boards.build import TOOLS
-from kilofed.boards.emulator import QEMU
+from kilofed.boards.players import QEMU
 from kilofed.link.messages import State, Status
 from kilofed.rounds.records import Ending, RoundStarted
 

@@ -13,7 +13,7 @@ import pytest
 from kilofed.boards import catalogue
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
-OPTIONAL = {"ethernet", "storage"}
+OPTIONAL = {"ethernet", "header_align", "storage", "uf2"}
 TEXT = (FIRMWARE / "PORTING.md").read_text()
 
 

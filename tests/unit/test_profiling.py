@@ -13,7 +13,7 @@ from tests.unit.test_bad_files import BAD
 
 from kilofed.boards import load
 from kilofed.boards.build import TOOLS
-from kilofed.boards.emulator import QEMU
+from kilofed.boards.players import QEMU
 from kilofed.cli import run
 from kilofed.cli.bench_command import CORES
 from kilofed.errors import BuildError, EmulatorError

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from kilofed.boards import catalogue, fit, stack
+from kilofed.boards import catalogue, fit, stack, uf2
 from kilofed.boards import image as images
 from kilofed.boards.catalogue import Board
 from kilofed.boards.image import Image
@@ -131,7 +131,10 @@ def link(
         elf.parent.mkdir(exist_ok=True)
         for suffix in ("", ".map"):
             replace_file(elf.with_name(elf.name + suffix), (folder / f"{target}.elf{suffix}").read_bytes())
-        return images.load(elf, board, stack=_stack(board, source, folder, elf))
+        image = images.load(elf, board, stack=_stack(board, source, folder, elf))
+        if board.uf2_family:
+            replace_file(elf.with_suffix(".uf2"), uf2.encode(image.segments, board.uf2_family))
+        return image
 
 
 def operator_table(source: Path, operators: Collection[str] | None) -> bytes:

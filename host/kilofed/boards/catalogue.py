@@ -84,9 +84,10 @@ class Board:
     and so the link's window. ring_slots: samples kept; max_batch: of a training order. exact_updates:
     whether the memory block has room for an int32 update. samples: where private samples are placed.
     storage: flash that the device may write, None when it has none. qemu: QEMU's machine, "" when it has
-    none. ethernet: its controller, None when it has none. verified: how far this data file was tried. why:
-    the reason of each entry, by its name in the file. link: how an image for it reaches the host, "serial" or
-    "ethernet".
+    none; rp2040js: the board that rp2040js plays it as. uf2_family: of the UF2 file that its bootloader
+    takes, 0 when it takes none. ethernet: its controller, None when it has none. verified: how far this
+    data file was tried. why: the reason of each entry, by its name in the file. link: how an image for it
+    reaches the host, "serial" or "ethernet".
     """
 
     name: str
@@ -114,6 +115,8 @@ class Board:
     storage: Storage | None
     flash_method: FlashMethod
     qemu: str
+    rp2040js: str
+    uf2_family: int
     ethernet: Ethernet | None
     verified: str
     why: Mapping[str, str] = field(repr=False, compare=False)
@@ -264,7 +267,9 @@ def _board(entries: dict[str, Any]) -> Board:
         flash_method=FlashMethod(
             method["name"], {k: v for k, v in method.items() if k not in ("name", "why")}
         ),
-        qemu=entries["emulator"]["qemu"] if "emulator" in entries else "",
+        qemu=entries.get("emulator", {}).get("qemu", ""),
+        rp2040js=entries.get("emulator", {}).get("rp2040js", ""),
+        uf2_family=number("uf2", "family") if "uf2" in entries else 0,
         ethernet=ethernet,
         verified=entries["verified"],
         why={name: entry["why"] for name, entry in entries.items() if isinstance(entry, dict)},

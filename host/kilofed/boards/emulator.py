@@ -1,4 +1,4 @@
-"""An emulated board: a QEMU process that plays it, a serial port to it, a folder that is its flash.
+"""An emulated board: a process that plays it (see `players`), a serial port to it, a folder of flash.
 
     with Emulator(board, folder) as emulated:
         emulated.start()                       a blank board, waiting to be flashed
@@ -25,7 +25,6 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -36,19 +35,18 @@ from pathlib import Path
 from types import TracebackType
 
 from kilofed.boards import image as images
-from kilofed.boards import placed
+from kilofed.boards import placed, players
 from kilofed.boards.catalogue import ETHERNET, Board
 from kilofed.boards.elf import Segment
 from kilofed.boards.flash import check_image, flash, program
 from kilofed.boards.flash_methods import Progress
 from kilofed.boards.image import Image
 from kilofed.boards.network import NETWORK_BYTES, Network
+from kilofed.boards.players import NET
 from kilofed.boards.qmp import Qmp
 from kilofed.boards.settings import SETTINGS_BYTES, Identity
-from kilofed.errors import EmulatorError, ToolMissingError
+from kilofed.errors import EmulatorError
 
-QEMU = "qemu-system-arm"
-QEMU_PACKAGE = "qemu-system-arm"
 STOP_SECONDS = 5.0
 """How long QEMU may take to end in good order before it is killed."""
 LOG_LINES = 50
@@ -58,8 +56,6 @@ PAINT = b"\xc5" * 4
 
 HOST = IPv4Address("10.0.2.2")
 """This machine, as an emulated board on Ethernet sees it: QEMU's user network."""
-NET = "net"
-"""QEMU's name of that network."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -72,10 +68,7 @@ class Emulator:
     """
 
     def __init__(self, board: Board, folder: Path) -> None:
-        if not board.qemu:
-            raise EmulatorError(
-                f"{board.name} has no emulator", "use a board whose data file names one", board=board.name
-            )
+        self._player = players.player(board)
         self.board = board
         self.folder = folder
         try:
@@ -126,18 +119,13 @@ class Emulator:
                 f"the {self.board.name} in {self.folder} runs already", "stop it first", board=self.board.name
             )
         self._reap()
-        if shutil.which(QEMU) is None:
-            raise ToolMissingError(
-                f"{QEMU} is not installed",
-                f"install it: apt-get install {QEMU_PACKAGE}",
-                board=self.board.name,
-                tool=QEMU,
-            )
+        self._player.prepare(self.board)
+        samples = self.folder / "samples.bin"
         ours, theirs = socket.socketpair()
         passed = [self._serial.fileno(), self._gdb.fileno(), theirs.fileno()]
         with theirs, self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command(*passed),
+                self._player.command(self.board, samples if samples.is_file() else None, *passed),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -295,30 +283,6 @@ class Emulator:
 
     # ---- inside --------------------------------------------------------------------------------------
 
-    def _command(self, serial: int, gdb: int, qmp: int) -> list[str]:
-        command = [
-            QEMU,
-            "-machine",
-            self.board.qemu,
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-S",
-        ]
-        for name, descriptor in (("serial", serial), ("gdb", gdb)):
-            command += ["-chardev", f"socket,id={name},fd={descriptor},server=on,wait=off,nodelay=on"]
-        command += ["-chardev", f"socket,id=qmp,fd={qmp}"]
-        command += ["-serial", "chardev:serial", "-gdb", "chardev:gdb", "-mon", "chardev=qmp,mode=control"]
-        if self.board.link == ETHERNET:
-            assert self.board.ethernet is not None  # kilofed.boards.catalogue.load checks it
-            command += ["-nic", f"user,id={NET},model={self.board.ethernet.controller}"]
-        samples = self.folder / "samples.bin"
-        if samples.is_file():
-            address = self.board.samples.origin
-            command += ["-device", f"loader,file={_escape(samples)},addr={address:#x},force-raw=on"]
-        return command
-
     def _restore(self) -> None:
         """Bring the folder's flash into the halted board, as a flash tool would, and let it run.
 
@@ -371,11 +335,6 @@ def _before_qemu() -> Callable[[], None]:
             os._exit(1)
 
     return prepare
-
-
-def _escape(path: Path) -> str:
-    """A file name inside a QEMU option, where a comma is doubled."""
-    return str(path.resolve()).replace(",", ",,")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -28,7 +28,7 @@ def command(as_json: bool) -> None:
                 {
                     "name": b.name, "title": b.title, "chip": b.chip, "core": b.core, "links": b.links,
                     "flash_bytes": b.flash.size, "ram_bytes": b.ram.size,
-                    "ring_slots": b.ring_slots, "emulator": b.qemu or None,
+                    "ring_slots": b.ring_slots, "emulator": b.qemu or b.rp2040js or None,
                     "flash_method": b.flash_method.name, "verified": b.verified,
                 }
                 for b in boards

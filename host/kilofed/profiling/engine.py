@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from kilofed.boards import catalogue, elf
 from kilofed.boards.build import OPS, TOOLS, first_error, operator_table, operators_of, replace_file
 from kilofed.boards.catalogue import Board
-from kilofed.boards.emulator import QEMU, QEMU_PACKAGE
+from kilofed.boards.players import QEMU, QEMU_PACKAGE
 from kilofed.errors import BuildError, EmulatorError, FitError, ToolMissingError
 from kilofed.profiling import counts, listing
 from kilofed.profiling.counts import Part

@@ -16,7 +16,7 @@ from engine_runner import BUILD, HERE, ROOT, Bytes
 
 from kilofed.boards import catalogue
 from kilofed.boards.build import TOOLS
-from kilofed.boards.emulator import QEMU
+from kilofed.boards.players import QEMU
 
 BATCH_BYTES = 380_000  # the smallest of the memories for code has 512 KB
 MISSING = [tool for tool in (*TOOLS, QEMU) if shutil.which(tool) is None]
