@@ -103,6 +103,26 @@ def test_busy_stretches_the_patience_of_the_host():
     world.run(lambda: bool(world.seen(ev.Lost)), seconds=10)
 
 
+def test_a_device_that_sleeps_ten_seconds_after_each_round_keeps_its_session():
+    world = World()
+    world.open()
+    for number in (1, 2, 3):
+        job = finished(world, number)
+        assert job.result is not None
+        asleep = world.now
+        world.device.busy(10_000)
+        world.step()
+        world.step()
+        Round(world, number + 1)  # asked for meanwhile: it waits for the device to wake
+        before = dict(world.bytes)
+        world.run(lambda before=before: world.bytes != before)
+        assert world.now - asleep >= 10
+        assert world.bytes["up"] == before["up"]  # it was the host that spoke, and nobody had to answer
+    assert not world.seen(ev.Lost)
+    assert len(world.seen(ev.Opened)) == 1
+    assert world.host.counters.retries == 0
+
+
 def test_a_host_that_slept_does_not_blame_the_device():
     world = World()
     world.open()
