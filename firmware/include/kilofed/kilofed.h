@@ -38,7 +38,8 @@
  *     }
  *
  * Each header is its module's manual. By the way of a sample: device.h (start here), nn.h and model.h (inference), ring.h,
- * train.h and params.h (learning); and of a byte: port.h, frame.h, message.h, session.h, blob.h; settings.h, status.h. */
+ * train.h and params.h (learning); and of a byte: port.h, frame.h, message.h, session.h, blob.h; of what is kept:
+ * flash.h, store.h; settings.h, status.h. */
 #ifndef KILOFED_KILOFED_H
 #define KILOFED_KILOFED_H
 
@@ -50,6 +51,7 @@
 
 #include "kilofed/blob.h"
 #include "kilofed/device.h"
+#include "kilofed/flash.h"
 #include "kilofed/frame.h"
 #include "kilofed/message.h"
 #include "kilofed/model.h"
@@ -60,6 +62,7 @@
 #include "kilofed/session.h"
 #include "kilofed/settings.h"
 #include "kilofed/status.h"
+#include "kilofed/store.h"
 #include "kilofed/train.h"
 
 #endif
