@@ -132,6 +132,30 @@ static void wear(void) {
     flash_model_free(&model);
 }
 
+/* A bit of the newest record has turned: the one before it counts again. Every byte of header and content, in turn. */
+static void damage(void) {
+    flash_model_t model;
+    kf_store_t store;
+    flash_model_init(&model, page_bytes, pages, write_bytes, seed);
+    if (kf_store_open(&store, &model.flash, largest) != KF_OK || write(&store, 1) != KF_OK || write(&store, 2) != KF_OK) {
+        fail("does not write", 0, 0, 0);
+    }
+    uint8_t *const slot = model.bytes + store.slot * store.slot_pages * page_bytes;
+    const uint32_t head = (20u + write_bytes - 1u) / write_bytes * write_bytes;
+    for (uint32_t i = 0; i < head + store.size; i++) {
+        kf_store_t again;
+        if (i >= 20u && i < head) {
+            continue;
+        }
+        slot[i] ^= (uint8_t)(1u << i % 8u);
+        if (kf_store_open(&again, &model.flash, largest) != KF_OK || !holds(&again, 1)) {
+            fail("damage is believed", i, 0, 2);
+        }
+        slot[i] ^= (uint8_t)(1u << i % 8u);
+    }
+    flash_model_free(&model);
+}
+
 /* What a config may not be. */
 static void refusals(void) {
     flash_model_t model;
@@ -178,6 +202,7 @@ int main(int count, char **words) {
             cuts++;
         }
     }
+    damage();
     wear();
     refusals();
     printf("%u\n", (unsigned)cuts);
