@@ -62,6 +62,7 @@ def _fileno(port: Any) -> int | None:
 
 
 def opening_failed(url: str, error: Exception) -> TransportError:
+    """What opening `url` failed with, in the words of the link: the narrowest class that fits."""
     number = getattr(error, "errno", None)
     if number in (errno.EACCES, errno.EPERM):
         return PortDenied(f"{url} may not be opened by this user", denied_step(url), name=url)
