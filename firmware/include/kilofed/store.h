@@ -14,7 +14,7 @@
  *   0 magic "KFS2" | 4 u32 sequence, from 1 | 8 u32 pages erased so far | 12 u32 size | 16 u32 CRC-32 of bytes 0-15 and content
  *   20, rounded up to write_bytes: the content
  *
- * Not for an ISR, nor for two threads at once. Stack: under 400 bytes. */
+ * Not for an ISR, nor for two threads at once. Stack: under 600 bytes, the flash's calls aside. */
 #ifndef KILOFED_STORE_H
 #define KILOFED_STORE_H
 
