@@ -162,6 +162,10 @@ static uint32_t run_turn(kf_nn_t *nn, const kf_group_t *g, const kf_node_t *node
     return cost(1, slices, work->macs == 0 ? 1 : work->macs);
 }
 
+static uint32_t scratch_place(const kf_nn_t *nn, const kf_group_t *g, uint32_t bytes) {
+    return bytes == 0 ? 0 : kf_plan_scratch(nn->model, own_plan(nn), g, (bytes + 3u) & ~3u);
+}
+
 /* Run slices of the current operator worth about `budget`; returns what was spent. */
 static uint32_t run_slices(kf_nn_t *nn, uint32_t budget) {
     kf_node_t node;
@@ -174,6 +178,10 @@ static uint32_t run_slices(kf_nn_t *nn, uint32_t budget) {
     }
     if (nn->slice == 0) {
         spent = start_macs(&node, &work);
+        if (g.rules == 0) {
+            nn->scratch = scratch_place(nn, &g, work.scratch_bytes);
+            nn->before = 0;
+        }
     }
     for (uint32_t i = 0; i < KF_NODE_INPUTS; i++) {
         const kf_tensor_t *t = &node.in[i];
@@ -206,12 +214,12 @@ static uint32_t run_slices(kf_nn_t *nn, uint32_t budget) {
     return cost(spent, count, macs);
 }
 
-/* Where the scratch of an operator or a group lies is looked for once, when it starts. */
-static KF_NOINLINE void find_scratch(kf_nn_t *nn) {
+/* Where scratch lies is looked for once, when an operator or a group starts: a lone operator's where it has been decoded, a group's here, so
+ * that no two nodes are on the stack at once. */
+static KF_NOINLINE void start_group(kf_nn_t *nn) {
     const kf_group_t g = kf_group_of(nn->model, nn->op);
-    if (nn->op == g.first) {
-        uint32_t bytes = kf_group_scratch(nn->model, &g);
-        nn->scratch = bytes == 0 ? 0 : kf_plan_scratch(nn->model, own_plan(nn), &g, bytes);
+    if (g.rules != 0 && nn->op == g.first) {
+        nn->scratch = scratch_place(nn, &g, kf_group_scratch(nn->model, &g));
         nn->before = 0;
     }
 }
@@ -223,7 +231,7 @@ kf_status_t kf_nn_step(kf_nn_t *nn, uint32_t max_macs) {
     uint32_t budget = max_macs == 0 ? 1 : max_macs;
     while (nn->op < nn->stop && budget > 0) {
         if (nn->slice == 0) {
-            find_scratch(nn);
+            start_group(nn);
         }
         uint32_t spent = run_slices(nn, budget);
         if (spent == 0) {
