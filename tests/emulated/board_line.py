@@ -18,7 +18,16 @@ from kilofed.link.host import HostEndpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "models" / "digits" / "digits.tflite"
-BOARDS = ["microbit", "mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "pico"]
+BOARDS = [
+    "microbit",
+    "mps2-an385",
+    "mps2-an386",
+    "mps2-an500",
+    "mps2-an505",
+    "mps3-an547",
+    "pico",
+    "stm32f405",
+]
 IDENTITY = Identity(b"\x01\x02\x03\x04\x05\x06\x07\x08", bytes(range(32)), "kitchen")
 
 EventT = TypeVar("EventT", bound=Event)

@@ -12,9 +12,9 @@ from kilofed.boards import catalogue
 from kilofed.errors import CatalogueError
 
 
-def test_the_seven_boards_are_there() -> None:
+def test_the_eight_boards_are_there() -> None:
     mps = ["mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547"]
-    assert catalogue.names() == ["microbit", *mps, "pico"]
+    assert catalogue.names() == ["microbit", *mps, "pico", "stm32f405"]
     assert [board.name for board in catalogue.all()] == catalogue.names()
 
 

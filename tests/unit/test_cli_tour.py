@@ -302,7 +302,7 @@ def test_doctor_tells_old_and_lame_programs(monkeypatch: pytest.MonkeyPatch, tmp
     assert found["cc"].state == "ok"
     assert found["newlib-nano"].next_step == "apt-get install libnewlib-arm-none-eabi"
     assert found["qemu-system-arm"].state == "broken"
-    lacking = "mps2-an385, mps2-an386, mps2-an500, mps2-an505, mps3-an547"
+    lacking = "mps2-an385, mps2-an386, mps2-an500, mps2-an505, mps3-an547, stm32f405"
     assert f"without {lacking}" in found["qemu-system-arm"].found
 
 
