@@ -344,6 +344,16 @@ class Connection:
         self.endpoint.cancel(round)
         self._wake.set()
 
+    def watch(self, seconds: float) -> None:
+        """See HostEndpoint.watch."""
+        self.endpoint.watch(seconds)
+        self._wake.set()
+
+    def label(self, number: int, label: int) -> None:
+        """See HostEndpoint.label."""
+        self.endpoint.label(number, label)
+        self._wake.set()
+
     async def close(self, reason: Reason = Reason.SHUTTING_DOWN) -> None:
         """Says bye, waits at most a second for it to leave, closes the transport. Twice does nothing."""
         self.endpoint.close(reason)

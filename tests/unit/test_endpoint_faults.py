@@ -249,8 +249,8 @@ def test_unknown_messages_are_answered_with_unsupported_and_ignored():
     world.open()
     world.flush()
     world.host.receive(_session_frame(world, "device", b"\x82\x18\x40\x00"), world.now)
-    world.device.receive(_session_frame(world, "host", b"\x82\x11\x00"), world.now)
-    for end, kind in ((world.host, 0), (world.device, 17)):  # a type of two bytes is not told
+    world.device.receive(_session_frame(world, "host", b"\x82\x14\x00"), world.now)
+    for end, kind in ((world.host, 0), (world.device, 20)):  # a type of two bytes is not told
         pieces = [piece for piece in end.data_to_send().split(b"\0") if piece]
         assert Error(StatusCode.UNSUPPORTED, kind) in [world.tap.read(piece) for piece in pieces]
     finished(world)

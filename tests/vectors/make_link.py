@@ -155,6 +155,14 @@ MESSAGES: list[tuple[str, str, list[Any]]] = [
     ("error with empty words", "device", [14, 2, 17000, ""]),
     ("busy", "device", [15, 25]),
     ("bye", "device", [16, 1]),
+    ("watch", "host", [17, 5000]),
+    ("watch no longer", "host", [17, 0]),
+    ("watch, upper end", "host", [17, TOP]),
+    ("seen", "device", [18, 1, 3, 200, 0]),
+    ("seen, nothing yet", "device", [18, 0, 0, 0, 0]),
+    ("seen, a label refused, upper end", "device", [18, TOP, 65535, 255, 4]),
+    ("label", "host", [19, 1, 3]),
+    ("label, upper end", "host", [19, TOP, 65535]),
 ]
 
 
@@ -200,7 +208,7 @@ def refused() -> list[dict[str, Any]]:
     no("an array of 2^32 - 1 elements", b"\x9a\xff\xff\xff\xff\x0d")
     no("an array of 2^64 - 1 elements", b"\x9b" + b"\xff" * 8 + b"\x0d")
     no("a string of 2^32 - 1 bytes", b"\x84\x07\x01\x00\x5a\xff\xff\xff\xff")
-    no("type 17", encode(17), 4)
+    no("type 20", encode(20), 4)
     no("type 23 with elements", encode(23, 1, 2), 4)
     no("type 24", encode(24), 4)
     no("type 1000", encode(1000), 4)

@@ -1,14 +1,15 @@
 /* A camera that reads digits, and learns from whoever presses the button of the right one: an application with kilofed in
  * it.
  *
- *     sensor HOST:PORT NAME FRAMES
+ *     sensor HOST:PORT NAME FRAMES [MILLISECONDS]
  *
  * The application owns everything: the model, the memory, the line, the clock, the main loop. kilofed is called from that
- * loop and nowhere else: kf_receive() with what the line brought, kf_classify() for the application's own purpose,
+ * loop and nowhere else: kf_receive() with what the line brought, kf_show() for the application's own purpose and for who watches,
  * kf_observe() where a label is known, kf_poll() to go on.
  *
  * It looks at all its frames once and learns their labels; then it calls its host, goes on looking, and says how many it
- * reads rightly. When the host has hung up it looks at all of them once more, and ends. */
+ * reads rightly. When the host has hung up it looks at all of them once more, and ends. With MILLISECONDS it shows each frame for
+ * so long, calls its host at once, and ends with it: time enough for a person to say what was seen (`kilofed label`). */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #define RING_SLOTS 200u    /* samples kept: the newest ones */
 #define FRAME_MS 20u       /* from one look through the camera to the next */
 #define SLICE_MACS 20000u  /* of work between two looks at the line */
+#define FEATURES_MOST 2048u /* kilofed's own limit; the model at hand has 32 */
 #define MEMORY_BYTES 16384u /* `sensor` says at its start how much of it is used */
 
 extern const uint8_t sensor_model[], sensor_model_end[]; /* model.S */
@@ -30,11 +32,13 @@ typedef struct sensor {
     kf_device_config_t config;
     kf_device_t device;
     uint32_t memory[MEMORY_BYTES / 4u];
+    int8_t shown[FEATURES_MOST];
     line_t line;
     camera_t camera;
     frame_t frame;
     int waiting; /* the frame has a label that kilofed has not taken yet */
     uint32_t frame_ms; /* when to look again */
+    uint32_t slow_ms;  /* from one look to the next, when a person is to follow; else 0 */
     uint32_t right, seen; /* of this pass through the camera's file */
 } sensor_t;
 
@@ -57,6 +61,7 @@ static int device_start(sensor_t *s, const char *name) {
         .ring_slots = RING_SLOTS,
         .held_out_every = 5,
         .max_batch = 16,
+        .shown = s->shown,
         .port = line_port(&s->line),
     };
     const kf_status_t status = kf_device_init(&s->device, &s->config, s->memory, sizeof s->memory);
@@ -81,7 +86,7 @@ static int look(sensor_t *s) {
         s->right = s->seen = 0;
     }
     uint16_t answer;
-    if (kf_classify(&s->device, s->frame.pixels, sizeof s->frame.pixels, &answer) == KF_OK) {
+    if (kf_show(&s->device, s->frame.pixels, sizeof s->frame.pixels, &answer) == KF_OK) {
         s->seen++;
         s->right += answer == s->frame.truth;
     }
@@ -100,7 +105,10 @@ static void learn(sensor_t *s) {
 static int run(sensor_t *s, const char *host) {
     const kf_port_t *port = &s->config.port;
     uint32_t passes = UINT32_MAX; /* of the camera's file, until the end */
-    int called = 0;
+    int called = s->slow_ms > 0;
+    if (called && line_open(&s->line, host) != 0) {
+        return 1;
+    }
     s->frame_ms = port->millis(port->context);
     while (s->camera.pass < passes) {
         if (!called && s->camera.pass > 0) {
@@ -115,11 +123,11 @@ static int run(sensor_t *s, const char *host) {
             (void)kf_receive(&s->device, bytes, (size_t)size);
         } else if (size < 0) {
             line_close(&s->line);
-            passes = s->camera.pass + 2;
+            passes = s->slow_ms > 0 ? s->camera.pass : s->camera.pass + 2;
         }
         const uint32_t now = port->millis(port->context);
         if (!s->waiting && kf_time_reached(now, s->frame_ms)) {
-            s->frame_ms = now + FRAME_MS;
+            s->frame_ms = now + (s->slow_ms > 0 ? s->slow_ms : FRAME_MS);
             if (look(s) != 0) {
                 return 1;
             }
@@ -135,9 +143,17 @@ static int run(sensor_t *s, const char *host) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4) {
-        fputs("usage: sensor HOST:PORT NAME FRAMES\n", stderr);
+    if (argc != 4 && argc != 5) {
+        fputs("usage: sensor HOST:PORT NAME FRAMES [MILLISECONDS]\n", stderr);
         return 2;
+    }
+    if (argc == 5) {
+        const unsigned long ms = strtoul(argv[4], NULL, 10);
+        if (ms < 1 || ms > 60000) {
+            fputs("sensor: a frame is shown for 1 to 60000 milliseconds\n", stderr);
+            return 2;
+        }
+        sensor.slow_ms = (uint32_t)ms;
     }
     if (camera_open(&sensor.camera, argv[3]) != 0) {
         return 1;

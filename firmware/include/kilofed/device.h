@@ -64,6 +64,7 @@ typedef struct kf_device_config {
     uint8_t exact_updates;         /* 1: the block has room for an int32 update too (4 C F bytes in place of C F) */
     uint16_t max_batch;            /* largest batch a training may ask for, 1 to 256 */
     kf_samples_t samples;
+    int8_t *shown; /* F bytes that outlive the device, for kf_show(); NULL: the application does not show what it sees */
     kf_port_t port;
 } kf_device_config_t;
 
@@ -131,6 +132,10 @@ typedef struct kf_device {
     uint32_t needed_bytes; /* read: the block this model and config need, also after KF_ERR_MEMORY; 0: no sound model */
     uint32_t fault_detail; /* read: see kf_device_init() */
     uint32_t arena_bytes;
+    uint32_t watch_ms, seen_ms; /* until when the host watches; when it may be told again */
+    kf_seen_t seen;        /* read: the newest window; number 0: none yet */
+    kf_seen_t answer;      /* to the host's newest label */
+    uint32_t labelled;     /* the newest window that has its label */
     uint16_t label;        /* of the inference under way */
     uint16_t say;          /* messages that wait for the line */
     int16_t fault;         /* read: kf_status_t of kf_device_init(), or of the placed samples */
@@ -142,6 +147,8 @@ typedef struct kf_device {
     uint8_t answered;      /* the host has heard of the result */
     uint8_t refusals;      /* of this round's update */
     uint8_t info_stale;    /* the last info is no longer true */
+    uint8_t watched;       /* a host watches, until watch_ms */
+    uint8_t seen_stale;    /* and has not heard of the newest window */
     uint8_t leaving;       /* reason of the bye, plus 1 */
     uint8_t model_hash[KF_HASH_BYTES], labels_hash[KF_HASH_BYTES];
 } kf_device_t;
@@ -192,6 +199,16 @@ KF_MUST_CHECK kf_status_t kf_observe_features(kf_device_t *device, const int8_t 
  * largest output. Runs to the end of the inference, and before that of a sample's that is under way. The scores are
  * then at kf_nn_output(&device->nn). KF_ERR_SHAPE: wrong size. KF_ERR_STATE: the device has failed. */
 KF_MUST_CHECK kf_status_t kf_classify(kf_device_t *device, const int8_t *input, size_t input_bytes, uint16_t *label);
+
+/* kf_classify() for a window of a sensor that somebody may put a label on: its features are kept in config.shown until the next
+ * one, and a host that watches (`kilofed label`) is told what it was taken for, at most four times a second. The label
+ * that it sends makes a sample of the newest window, as kf_observe() does; a label for an older one is refused. So what is shown
+ * should change as slowly as a person can answer. KF_ERR_ARG also when config.shown is NULL. */
+KF_MUST_CHECK kf_status_t kf_show(kf_device_t *device, const int8_t *input, size_t input_bytes, uint16_t *label);
+
+/* Put a label on the window that was shown last: a button's way. KF_ERR_STATE: none was shown, or it has its label. Else as
+ * kf_observe_features(). */
+KF_MUST_CHECK kf_status_t kf_label_shown(kf_device_t *device, uint16_t label);
 
 /* Tell the host that the device will not answer for so long (a flash erase stalls small chips). Takes effect when kf_poll()
  * has sent it. */

@@ -42,6 +42,9 @@ typedef enum kf_message_type {
     KF_MSG_ERROR,
     KF_MSG_BUSY,
     KF_MSG_BYE,
+    KF_MSG_WATCH,
+    KF_MSG_SEEN,
+    KF_MSG_LABEL,
     KF_MSG_TYPES /* how many this version knows */
 } kf_message_type_t;
 
@@ -217,6 +220,32 @@ typedef struct kf_bye {
     uint8_t reason;
 } kf_bye_t;
 
+/* Host: tell for so many milliseconds what the sensor shows. 0: no longer. */
+typedef struct kf_watch {
+    uint32_t ms;
+} kf_watch_t;
+
+/* What became of a label. */
+typedef enum kf_labelled {
+    KF_LABEL_NEWS = 0,   /* no label: a window was seen */
+    KF_LABEL_TAKEN = 1,  /* it is a sample now */
+    KF_LABEL_GONE = 2,   /* another window has come since */
+    KF_LABEL_BUSY = 3,   /* a training holds the samples: say it again */
+    KF_LABEL_REFUSED = 4 /* the model has no such class */
+} kf_labelled_t;
+
+typedef struct kf_seen {
+    uint32_t number;  /* of the window: they count from 1; 0: none was seen */
+    uint16_t label;   /* the class with the highest output */
+    uint8_t score;    /* that output, int8, plus 128 */
+    uint8_t verdict;  /* kf_labelled_t */
+} kf_seen_t;
+
+typedef struct kf_label {
+    uint32_t number;
+    uint16_t label;
+} kf_label_t;
+
 typedef struct kf_message {
     uint8_t type; /* kf_message_type_t; selects the member below */
     union {
@@ -236,6 +265,9 @@ typedef struct kf_message {
         kf_error_t error;
         kf_busy_t busy;
         kf_bye_t bye;
+        kf_watch_t watch;
+        kf_seen_t seen;
+        kf_label_t label;
     } as; /* a ping has nothing */
 } kf_message_t;
 

@@ -138,7 +138,16 @@ kf_status_t kf_observe_features(kf_device_t *d, const int8_t *features, size_t f
     return status;
 }
 
-kf_status_t kf_classify(kf_device_t *d, const int8_t *input, size_t input_bytes, uint16_t *label) {
+static kf_status_t run(kf_device_t *d) {
+    kf_status_t status;
+    do {
+        status = kf_nn_step(&d->nn, UINT32_MAX);
+    } while (status == KF_MORE);
+    return status;
+}
+
+kf_status_t kf_collect_classify(kf_device_t *d, const int8_t *input, size_t input_bytes, int8_t *features,
+                                uint16_t *label) {
     if (d == NULL || input == NULL || label == NULL) {
         return KF_ERR_ARG;
     }
@@ -152,11 +161,17 @@ kf_status_t kf_classify(kf_device_t *d, const int8_t *input, size_t input_bytes,
         (void)kf_collect_work(d, UINT32_MAX);
     }
     kf_status_t status = inference_begin(d);
+    if (status == KF_OK && features != NULL) {
+        status = kf_nn_stop_at_features(&d->nn);
+    }
     if (status == KF_OK) {
         memcpy(kf_nn_input(&d->nn), input, input_bytes);
-        do {
-            status = kf_nn_step(&d->nn, UINT32_MAX);
-        } while (status == KF_MORE);
+        status = run(d);
+    }
+    if (status == KF_OK && features != NULL) {
+        memcpy(features, kf_nn_features(&d->nn), d->ring.width);
+        kf_nn_continue(&d->nn);
+        status = run(d);
     }
     if (status == KF_OK) {
         const int8_t *scores = kf_nn_output(&d->nn);
@@ -167,4 +182,8 @@ kf_status_t kf_classify(kf_device_t *d, const int8_t *input, size_t input_bytes,
         *label = best;
     }
     return status;
+}
+
+kf_status_t kf_classify(kf_device_t *d, const int8_t *input, size_t input_bytes, uint16_t *label) {
+    return kf_collect_classify(d, input, input_bytes, NULL, label);
 }

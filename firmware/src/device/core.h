@@ -13,11 +13,14 @@ enum {
     KF_SAY_BUSY = 4,
     KF_SAY_ACCEPT = 8,
     KF_SAY_STATUS = 16,
-    KF_SAY_RESULT = 32
+    KF_SAY_RESULT = 32,
+    KF_SAY_LABELLED = 64,
+    KF_SAY_SEEN = 128
 };
 
 #define KF_STATUS_MS 2000u      /* least time between two statuses nobody asked for */
 #define KF_INFO_MS 5000u        /* least time between two infos because of new samples */
+#define KF_SEEN_MS 250u         /* least time between two windows told to who watches */
 #define KF_UPDATE_OFFERS 3u     /* of one round's update */
 
 /* ---- device.c -------------------------------------------------------------------------------------------------- */
@@ -68,6 +71,21 @@ KF_MUST_CHECK kf_status_t kf_collect_begin(kf_device_t *d);
 
 /* A slice of the inference under way, or the start of the next placed sample's. 0: there is nothing to do. */
 int kf_collect_work(kf_device_t *d, uint32_t max_macs);
+
+/* Run the whole model. features: where the head's input is kept, NULL: nowhere. */
+KF_MUST_CHECK kf_status_t kf_collect_classify(kf_device_t *d, const int8_t *input, size_t input_bytes, int8_t *features,
+                                              uint16_t *label);
+
+/* ---- show.c ---------------------------------------------------------------------------------------------------- */
+
+void kf_show_watch(kf_device_t *d, uint32_t ms, uint32_t now_ms);
+void kf_show_label(kf_device_t *d, const kf_label_t *label);
+
+/* Set the bit of a window that who watches has not heard of, when it is time. */
+void kf_show_timer(kf_device_t *d, uint32_t now_ms);
+
+/* The milliseconds until then, UINT32_MAX: nothing waits. */
+uint32_t kf_show_wait_ms(const kf_device_t *d, uint32_t now_ms);
 
 /* ---- labels.c -------------------------------------------------------------------------------------------------- */
 

@@ -157,6 +157,11 @@ static unsigned message_make(kf_device_t *d, kf_message_t *m, uint32_t now_ms) {
         m->as.accept = d->accept;
         return KF_SAY_ACCEPT;
     }
+    if (d->say & KF_SAY_LABELLED) {
+        m->type = KF_MSG_SEEN;
+        m->as.seen = d->answer;
+        return KF_SAY_LABELLED;
+    }
     if (d->say & KF_SAY_STATUS) {
         m->type = KF_MSG_STATUS;
         m->as.status = (kf_report_t){.state = d->state,
@@ -171,6 +176,11 @@ static unsigned message_make(kf_device_t *d, kf_message_t *m, uint32_t now_ms) {
         m->as.result = d->result;
         d->result_ms = now_ms + KF_SESSION_REPEAT_MS;
         return KF_SAY_RESULT;
+    }
+    if (d->say & KF_SAY_SEEN) {
+        m->type = KF_MSG_SEEN;
+        m->as.seen = d->seen;
+        return KF_SAY_SEEN;
     }
     return 0;
 }
@@ -206,6 +216,7 @@ static void speak(kf_device_t *d, uint32_t now_ms) {
 /* Nothing of a session that is over is said in the next one; what is still true is said again there. */
 static void session_lost(kf_device_t *d) {
     d->say = 0;
+    d->watched = 0;
     d->leaving = 0;
     kf_blob_sender_pause(&d->sender);
 }
@@ -260,6 +271,12 @@ static void message_handle(kf_device_t *d, const kf_message_t *m, uint32_t now_m
         break;
     case KF_MSG_CANCEL:
         kf_round_cancel(d, m->as.cancel.round);
+        break;
+    case KF_MSG_WATCH:
+        kf_show_watch(d, m->as.watch.ms, now_ms);
+        break;
+    case KF_MSG_LABEL:
+        kf_show_label(d, &m->as.label);
         break;
     default: /* a device's own message, sent by a host */
         kf_say_error(d, KF_ERR_MESSAGE, m->type);
@@ -322,6 +339,7 @@ static void timers(kf_device_t *d, uint32_t now_ms) {
     if (wants_result(d) && kf_time_reached(now_ms, d->result_ms)) {
         d->say |= KF_SAY_RESULT;
     }
+    kf_show_timer(d, now_ms);
     if (kf_blob_poll(&d->sender, now_ms)) {
         kf_session_end(&d->session, now_ms);
         session_lost(d);
@@ -350,7 +368,8 @@ static uint32_t wait_ms(const kf_device_t *d, uint32_t now_ms) {
     if (d->sender.active) {
         wait = sooner(wait, now_ms, d->sender.again_ms);
     }
-    return wait;
+    const uint32_t show = kf_show_wait_ms(d, now_ms);
+    return show < wait ? show : wait;
 }
 
 uint32_t kf_poll(kf_device_t *d, uint32_t max_macs) {

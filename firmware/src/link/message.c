@@ -108,12 +108,19 @@ static const field_t fields[] = {
     {OPTIONAL, AT(kf_error_t, text), 0, 48},
     /* busy */ {U32, AT(kf_busy_t, ms), 0, MAX32},
     /* bye */ {U8, AT(kf_bye_t, reason), 0, MAX8},
+    /* watch */ {U32, AT(kf_watch_t, ms), 0, MAX32},
+    /* seen */ {U32, AT(kf_seen_t, number), 0, MAX32},
+    {U16, AT(kf_seen_t, label), 0, MAX16},
+    {U8, AT(kf_seen_t, score), 0, MAX8},
+    {U8, AT(kf_seen_t, verdict), 0, KF_LABEL_REFUSED},
+    /* label */ {U32, AT(kf_label_t, number), 0, MAX32},
+    {U16, AT(kf_label_t, label), 0, MAX16},
 };
 
 /* How many lines of the table each type has, in the order of kf_message_type_t. */
-static const uint8_t field_counts[KF_MSG_TYPES] = {1, 8, 6, 3, 10, 3, 3, 3, 13, 4, 9, 2, 1, 0, 3, 1, 1};
+static const uint8_t field_counts[KF_MSG_TYPES] = {1, 8, 6, 3, 10, 3, 3, 3, 13, 4, 9, 2, 1, 0, 3, 1, 1, 1, 4, 2};
 
-_Static_assert(sizeof fields / sizeof fields[0] == 1 + 8 + 6 + 3 + 10 + 3 + 3 + 3 + 13 + 4 + 9 + 2 + 1 + 0 + 3 + 1 + 1,
+_Static_assert(sizeof fields / sizeof fields[0] == 1 + 8 + 6 + 3 + 10 + 3 + 3 + 3 + 13 + 4 + 9 + 2 + 1 + 0 + 3 + 1 + 1 + 1 + 4 + 2,
                "field_counts and the table disagree");
 _Static_assert(sizeof(((kf_message_t *)0)->as) <= 255, "offsets are kept in a byte");
 

@@ -47,6 +47,7 @@ GROUPS = {
     "Keep the fleet": {
         "devices": "List the devices this host knows, or forget one.",
         "fleet": "Name, group and revoke devices, and replace their keys.",
+        "label": "Show what a device sees, and put labels on it.",
     },
     "Federate": {
         "init": "Write a settings file for `kilofed run`, all defaults in it.",

@@ -36,6 +36,7 @@ from kilofed.link.messages import (
     Error,
     Hello,
     Info,
+    Label,
     Message,
     Offer,
     Ping,
@@ -47,6 +48,7 @@ from kilofed.link.messages import (
     Status,
     Train,
     Verdict,
+    Watch,
     Welcome,
     before_proof,
     encode,
@@ -441,6 +443,8 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
                 self._lose(message.reason, "the host said bye")
             case Error():
                 self._events.append(ev.DeviceError(message.code, message.detail, message.text or ""))
+            case Watch() | Label():  # it has placed samples, and no sensor
+                self._say(Error(StatusCode.UNSUPPORTED, message.TYPE))
             case _:
                 self._say(Error(StatusCode.MESSAGE, message.TYPE))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from kilofed.link.messages import Hello, Info, Reason, Result, Status, Train
+from kilofed.link.messages import Hello, Info, Labelled, Reason, Result, Status, Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,30 @@ class Malformed:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class WindowSeen:
+    """What the device's sensor showed last, while `watch` lasts: at most four times a second.
+
+    number: of the window, from 1. label: the class it is taken for. score: that output of the model, 0..255.
+    """
+
+    number: int
+    label: int
+    score: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelAnswered:
+    """What became of a label: TAKEN, GONE (another window has come) or REFUSED (no such class)."""
+
+    number: int
+    label: int
+    verdict: Labelled
+
+
 Event: TypeAlias = (
     HelloSeen | Unproven | Opened | InfoChanged | HeadDelivered | Training | Progress | ResultReady
-    | Committed | Lost | DeviceError | Malformed | Stray
+    | Committed | Lost | DeviceError | Malformed | Stray | WindowSeen | LabelAnswered
 )  # fmt: skip
 
 

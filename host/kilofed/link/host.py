@@ -32,17 +32,21 @@ from kilofed.link.messages import (
     Error,
     Hello,
     Info,
+    Label,
+    Labelled,
     Message,
     Ping,
     Probe,
     Reason,
     Refuse,
     Result,
+    Seen,
     State,
     Status,
     Train,
     TrainOrder,
     Verdict,
+    Watch,
     Welcome,
     before_proof,
     encode,
@@ -52,6 +56,7 @@ from kilofed.link.session import MOST_BUSY, REPEAT, Repeater, RoundTrip, Session
 
 ANSWER_INFO = 0.25  # how long an info waits for a command to answer it, before a ping does, seconds
 UNPROVEN_AFTER = 4  # times that the same hello comes and no session of it begins: said once
+WATCH = 6.0  # seconds that a device is asked to tell what it sees; asked again after a third of it
 HEAD_TRIES = 3  # how often a head is brought again to a device that says it does not hold it
 
 __all__ = ["Counters", "HostEndpoint"]
@@ -165,6 +170,10 @@ class HostEndpoint(Endpoint[ev.Event]):
         self._commit_try: Repeater | None = None
         self._cancel: Cancel | None = None
         self._cancel_try: Repeater | None = None
+        self._watch_until = float("-inf")  # of the owner's clock
+        self._watch_at = float("inf")  # when it is asked for again
+        self._label: Label | None = None
+        self._label_try: Repeater | None = None
 
     # ---- in --------------------------------------------------------------------------------------
 
@@ -196,6 +205,9 @@ class HostEndpoint(Endpoint[ev.Event]):
         times.append(self._ping.deadline if self._ping else min(quiet, self._last_sent) + self._heartbeat)
         if self._answer_at is not None:
             times.append(self._answer_at)
+        if self._label_try is not None:
+            times.append(self._label_try.deadline)
+        times.append(self._watch_at)
         if self._commit_try is not None:
             times.append(self._commit_try.deadline)
         elif self._cancel_try is not None:
@@ -306,6 +318,26 @@ class HostEndpoint(Endpoint[ev.Event]):
             self._order = self._order_try = None
         self._cancel = cancel
         self._cancel_try = self._repeater()
+        self._woken = True
+
+    def watch(self, seconds: float) -> None:
+        """Asks for so long what the device's sensor shows; 0: no longer. -> WindowSeen, or DeviceError from a
+        device that shows nothing.
+        """
+        self._need_session()
+        self._watch_until = self._now + seconds
+        self._watch_at = self._now
+        self._woken = True
+
+    def label(self, number: int, label: int) -> None:
+        """Says what the window of this number was. -> LabelAnswered. Another label before that takes its
+        place.
+        """
+        said = Label(number, label)
+        encode(said)
+        self._need_session()
+        self._label = said
+        self._label_try = self._repeater()
         self._woken = True
 
     def close(self, reason: Reason = Reason.SHUTTING_DOWN) -> None:
@@ -476,6 +508,8 @@ class HostEndpoint(Endpoint[ev.Event]):
                 self._take_chunk(message, wire)
             case Error():
                 self._take_error(message)
+            case Seen():
+                self._take_seen(message)
             case _:
                 self._say(Error(StatusCode.MESSAGE, message.TYPE))
 
@@ -574,7 +608,25 @@ class HostEndpoint(Endpoint[ev.Event]):
         elif self._receiver.complete and self._receiver.hash == result.update:
             self._result_ready(result, self._receiver.data)
 
+    def _take_seen(self, seen: Seen) -> None:
+        if seen.verdict is Labelled.NEWS:
+            if seen.number:
+                self._events.append(ev.WindowSeen(seen.number, seen.label, seen.score))
+            return
+        if self._label is None or self._label_try is None or seen.number != self._label.number:
+            return
+        if seen.verdict is Labelled.BUSY:  # a training holds the samples, for as long as that takes
+            self._label_try.progress(self._now)
+            return
+        self._events.append(ev.LabelAnswered(self._label.number, self._label.label, seen.verdict))
+        self._label = self._label_try = None
+
     def _take_error(self, error: Error) -> None:
+        if error.code == StatusCode.UNSUPPORTED and error.detail in (Watch.TYPE, Label.TYPE):
+            self._watch_at = float("inf")
+            self._label = self._label_try = None
+            self._events.append(ev.DeviceError(error.code, error.detail, "the device shows nothing"))
+            return
         asked = self._order if self._order_try is not None and self._order_try.used >= 0 else None
         if error.code == StatusCode.BUSY:
             waiting = [r for r in (self._order_try, self._commit_try, self._cancel_try) if r and r.used >= 0]
@@ -646,6 +698,7 @@ class HostEndpoint(Endpoint[ev.Event]):
         else:
             self._work_head()
             self._work_order()
+        self._work_watch()
         self._work_ping()
 
     def _repeat(self, repeater: Repeater, message: Message) -> None:
@@ -682,6 +735,16 @@ class HostEndpoint(Endpoint[ev.Event]):
             return
         if self._head is None and self._state is not State.COLLECTING:
             self._repeat(self._order_try, self._order)
+
+    def _work_watch(self) -> None:
+        if self._session is not None and self._label is not None and self._label_try is not None:
+            self._repeat(self._label_try, self._label)
+        if self._session is None or self._now < self._watch_at:
+            return
+        left = self._watch_until - self._now
+        self._say(Watch(int(max(0.0, min(left, WATCH)) * 1000)))
+        # Said again before it ends: a frame may be lost, and a watcher that is gone is told nothing for long.
+        self._watch_at = self._now + WATCH / 3 if left > 0 else float("inf")
 
     def _work_ping(self) -> None:
         if self._session is None:

@@ -503,13 +503,58 @@ class Bye:
     reason: int
 
 
+class Labelled(IntEnum):
+    """What became of a label."""
+
+    NEWS = 0  # no label: a window was seen
+    TAKEN = 1  # it is a sample now
+    GONE = 2  # another window has come since
+    BUSY = 3  # a training holds the samples: say it again
+    REFUSED = 4  # the model has no such class
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Host: for so many milliseconds tell me what you see; 0: no longer."""
+
+    TYPE: ClassVar[int] = 17
+    KINDS: ClassVar[tuple[_Kind, ...]] = (_U32,)
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Device: the newest window of its sensor, or what became of a label.
+
+    number: of the window, counted from 1; 0: there was none. label: the class it is taken for, or was said
+    to be. score: that output of the model plus 128.
+    """
+
+    TYPE: ClassVar[int] = 18
+    KINDS: ClassVar[tuple[_Kind, ...]] = (_U32, _U16, _U8, _Enum(Labelled))
+    number: int
+    label: int
+    score: int
+    verdict: Labelled = Labelled.NEWS
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Host: what the window of this number was; answered with `Seen`."""
+
+    TYPE: ClassVar[int] = 19
+    KINDS: ClassVar[tuple[_Kind, ...]] = (_U32, _U16)
+    number: int
+    label: int
+
+
 Message: TypeAlias = (
     Probe | Hello | Welcome | Refuse | Info | Offer | Accept | Chunk | Train | Status | Result | Commit
-    | Cancel | Ping | Error | Busy | Bye
+    | Cancel | Ping | Error | Busy | Bye | Watch | Seen | Label
 )  # fmt: skip
 MESSAGES: tuple[type[Message], ...] = (
     Probe, Hello, Welcome, Refuse, Info, Offer, Accept, Chunk, Train, Status, Result, Commit,
-    Cancel, Ping, Error, Busy, Bye,
+    Cancel, Ping, Error, Busy, Bye, Watch, Seen, Label,
 )  # fmt: skip
 _NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in MESSAGES}
 _WIDTHS = {cls: sum(kind.width for kind in cls.KINDS) for cls in MESSAGES}

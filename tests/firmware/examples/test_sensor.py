@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +76,56 @@ async def test_it_joins_trains_and_reads_better(sensor: Path, tmp_path: Path) ->
         assert before < 40 and after >= 85, text
     test = kilofed.digits_test()
     assert kilofed.accuracy(trained, test.inputs, test.labels) > 0.75
+
+
+def test_a_person_says_what_it_sees(sensor: Path, tmp_path: Path) -> None:
+    frames = make_frames(tmp_path / "frames", 3)
+    digits = frames.read_bytes()[:: 1 + 784]
+    frames.write_bytes(
+        b"".join(b"\xff" + frames.read_bytes()[at + 1 : at + 785] for at in range(0, 785 * FRAMES, 785))
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    code = "from kilofed.cli import main; main()"
+    options = ["--listen", address, "--anybody", "--insecure", "--fleet", tmp_path / "fleet.sqlite", "--json"]
+    label = subprocess.Popen(
+        [sys.executable, "-c", code, "label", *options],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert label.stdin is not None and label.stdout is not None
+    camera = None
+    taken: dict[int, str] = {}
+    try:
+        while camera is None:  # until somebody listens
+            camera = subprocess.Popen([sensor, address, "kitchen", frames, "400"], stderr=subprocess.DEVNULL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                camera.wait(1)
+                camera = None
+        label.stdin.write("seven\n")
+        label.stdin.flush()
+        said = set()
+        for line in label.stdout:
+            event = json.loads(line)
+            said.add(event["event"])
+            if event["event"] == "prediction" and len(taken) < 5:
+                number = event["number"]
+                label.stdin.write(f"{digits[(number - 1) % FRAMES]}\n")
+                label.stdin.flush()
+            elif event["event"] == "answer" and event["taken"]:
+                taken[event["number"]] = event["label"]
+                if len(taken) == 5:
+                    label.stdin.close()
+        label.wait(60)
+    finally:
+        for process in filter(None, (label, camera)):
+            process.kill()
+            process.wait()
+        label.stdin.close()
+        label.stdout.close()
+    assert label.returncode == 0
+    assert said >= {"joined", "prediction", "answer", "trouble"}
+    assert taken == {number: str(digits[(number - 1) % FRAMES]) for number in taken}
+    assert len(taken) == 5
 
 
 def test_what_is_wrong_is_said_with_a_next_step(sensor: Path, tmp_path: Path) -> None:
