@@ -241,6 +241,7 @@ typedef struct kf_seen {
     uint8_t verdict;  /* kf_labelled_t */
 } kf_seen_t;
 
+/* Host: what the window of this number was. Answered with a seen. */
 typedef struct kf_label {
     uint32_t number;
     uint16_t label;

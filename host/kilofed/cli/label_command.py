@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kilofed.cli.common import common_options, fleet_option, json_option, model_option, read_file
-from kilofed.cli.run_command import Address
+from kilofed.cli.run_command import ADDRESS
 from kilofed.cli.usage import WrongUsage
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.command("label")
 @model_option()
 @click.option("--port", metavar="URL", help="The device's serial port, or any URL pyserial knows.")
-@click.option("--listen", type=Address(), metavar="HOST:PORT", help="Wait for the device here, over TCP.")
+@click.option("--listen", type=ADDRESS, metavar="HOST:PORT", help="Wait for the device here, over TCP.")
 @click.option(
     "--anybody/--registered", default=False, help="Let a device in that is not registered, or do not."
 )

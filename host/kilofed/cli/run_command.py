@@ -62,6 +62,9 @@ class Address(click.ParamType):  # type: ignore[type-arg]
         return host or "127.0.0.1", port
 
 
+ADDRESS = Address()
+
+
 @click.command("run")
 @model_option()
 @click.option(
@@ -73,7 +76,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--listen",
-    type=Address(),
+    type=ADDRESS,
     default=None,
     metavar="HOST:PORT",
     help="Take devices over TCP here: an address, an IPv6 one in brackets, or * for all of this machine.",

@@ -264,7 +264,7 @@ def test_unknown_and_broken_messages_inside_a_session(peer: Peer) -> None:
         peer.say_bytes(data)
         return peer.hear()
 
-    assert say(b"\x81\x11") == [Error(4, 17)]
+    assert say(b"\x81\x14") == [Error(4, 20)]
     assert say(b"\x81\x18\x40") == [Error(4, 64)]
     assert say(b"\x81\x0b") == [Error(9, 11)]
     assert say(b"\xff") == [Error(9, 255)]

@@ -41,6 +41,10 @@ WHOLE: list[m.Message] = [
     m.Error(2, 9000, "näh" * 12),
     m.Busy(90),
     m.Bye(m.Reason.SILENT),
+    m.Watch(6000),
+    m.Seen(41, 3, 200),
+    m.Seen(2**32 - 1, 65535, 255, m.Labelled.REFUSED),
+    m.Label(41, 3),
 ]
 
 
