@@ -1,7 +1,7 @@
 """What a device needs of its memory block, by part: the twin of firmware/src/device/memory.c, to the byte.
 
 The block holds everything whose size depends on the model or on the board's settings. The fixed rest of a
-device (``kf_device_t``, 792 bytes on a 32-bit core) and the port's own buffers are in the linker's map. C
+device (``kf_device_t``, 824 bytes on a 32-bit core) and the port's own buffers are in the linker's map. C
 classes, F features; every part is rounded up to a multiple of 4.
 """
 
