@@ -1,10 +1,15 @@
 """Flash a board: check that the image is this board's, bring it there, verify it, write the settings page,
 start it.
+
+The settings page makes a device of what is written, so it goes first and comes last: a mark takes its place
+(kilofed.boards.settings), then the image is written and read back, then the page. Killed anywhere between,
+the board does not say hello, and the next flashing says that the last one was interrupted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 
 from kilofed.boards import network as networks
 from kilofed.boards import settings
@@ -25,16 +30,40 @@ def flash(
     *,
     network: Network | None = None,
     progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> int:
     """Write `image` and the settings page of `identity` to the board at `target`, verify both, and start it.
 
     target: what the board's flash method calls an address: HOST:PORT of a GDB server for "gdb". network:
-    where its host is, for a board whose link is Ethernet, which cannot do without. Returns the bytes written.
+    where its host is, for a board whose link is Ethernet, which cannot do without. notice: told when the last flashing of this board was interrupted. Returns the bytes
+    written.
     Raises FlashError: an image of another board, a connected core that is not this board's, nobody there, a
     failed write or verification; FitError: the image exceeds the board's flash or RAM.
     """
     check_image(board, image)
-    return program(board, [*image.segments, *pages(board, identity, network)], target, progress=progress)
+    page, *others = pages(board, identity, network)
+    digest = hashlib.sha256(b"".join(segment.data for segment in image.segments)).digest()
+    mark = Segment(page.address, settings.encode_mark(identity, digest))
+    content = [*image.segments, *others]
+    method = _method(board)
+    try:
+        _connect(method, board, target)
+        unfinished = settings.interrupted(method.read(page.address, settings.SETTINGS_BYTES))
+        if unfinished is not None and notice is not None:
+            whose = f" as {unfinished}" if unfinished else ""
+            notice(f"flashing the board at {target}{whose} was interrupted; it is written again whole")
+        method.program([mark], lambda *_: None)
+        before, total = _bytes(content), _bytes([*content, page])
+        tell = progress or (lambda *_: None)
+        method.program(content, lambda step, done, _: tell(step, done, total))
+        method.program([page], lambda step, done, _: tell(step, before + done, total))
+        method.run()
+    except FlashError as error:
+        error.board = error.board or board.name
+        raise
+    finally:
+        method.close()
+    return total
 
 
 def pages(board: Board, identity: Identity, network: Network | None) -> list[Segment]:
@@ -83,7 +112,7 @@ def program(
         raise
     finally:
         method.close()
-    return sum(len(segment.data) for segment in segments)
+    return _bytes(segments)
 
 
 def check_image(board: Board, image: Image) -> None:
@@ -109,6 +138,10 @@ def check_image(board: Board, image: Image) -> None:
             needed=image.ram_bytes,
             available=board.ram.size,
         )
+
+
+def _bytes(segments: Sequence[Segment]) -> int:
+    return sum(len(segment.data) for segment in segments)
 
 
 def _connect(method: FlashMethod, board: Board, target: str) -> None:

@@ -55,7 +55,7 @@ def command(
 
     Builds the image if that was not done, writes and verifies it, and gives the board a fresh identity and
     key in its settings page. The device is registered once the board holds it. Without --model it is the
-    digits model.
+    digits model. A board whose flashing was interrupted says nothing on its line: run the command again.
 
     \b
     Example:
@@ -98,7 +98,14 @@ def command(
         pool_bytes(board, read_file(path))  # a bad file is said first, then a bad target, then it takes time
         check_target(board, target)
         image = build(board, path, progress=lambda text: click.echo(text, err=True))
-        written = flash(board, image, Identity(device.id, device.key, device.name), target, network=network)
+        written = flash(
+            board,
+            image,
+            Identity(device.id, device.key, device.name),
+            target,
+            network=network,
+            notice=lambda text: click.echo(f"note: {text}", err=True),
+        )
         fleet.add(device, replace=replace)
     if as_json:
         print_json({"id": device.hex, "name": device.name, "board": board.name, "bytes": written})
