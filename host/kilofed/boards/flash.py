@@ -35,8 +35,8 @@ def flash(
     """Write `image` and the settings page of `identity` to the board at `target`, verify both, and start it.
 
     target: what the board's flash method calls an address: HOST:PORT of a GDB server for "gdb". network:
-    where its host is, for a board whose link is Ethernet, which cannot do without. notice: told when the last flashing of this board was interrupted. Returns the bytes
-    written.
+    where its host is, for a board whose link is Ethernet, which cannot do without.
+    notice: told when the last flashing of this board was interrupted. Returns the bytes written.
     Raises FlashError: an image of another board, a connected core that is not this board's, nobody there, a
     failed write or verification; FitError: the image exceeds the board's flash or RAM.
     """
