@@ -1,4 +1,4 @@
-"""A Pico in rp2040js in whole runs: alone, and beside boards in QEMU, its power cut in between."""
+"""A Pico in rp2040js and an STM32F405 in whole runs, alone and beside others, their power cut in between."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ CONFIG = RunConfig(rounds=3, epochs=2, personal_epochs=0, deadlines=Deadlines(ga
 
 
 @pytest.mark.parametrize(
-    "boards", [["pico"], ["pico", "microbit", "mps2-an386"]], ids=["pico", "pico-and-qemu"]
+    "boards",
+    [["pico"], ["pico", "microbit", "mps2-an386"], ["stm32f405"], ["stm32f405", "microbit", "mps2-an386"]],
+    ids=["pico", "pico-and-qemu", "stm32f405", "stm32f405-and-others"],
 )
-def test_a_pico_completes_every_round(tmp_path: Path, boards: list[str]) -> None:
+def test_the_first_board_completes_every_round(tmp_path: Path, boards: list[str]) -> None:
     model = digits_model_path()
     places = make_places(digits_pool(), boards, samples=60)
-    pico = next(place.name for place in places if place.board == "pico")
+    first = next(place.name for place in places if place.board == boards[0])
     run, _ = resume_or_create(tmp_path, config=CONFIG, model=model.read_bytes())
     with (
         run,
@@ -40,7 +42,7 @@ def test_a_pico_completes_every_round(tmp_path: Path, boards: list[str]) -> None
             if isinstance(event, RoundEnded):
                 ended.append(event)
             elif isinstance(event, RoundStarted) and len(ended) == 1:
-                laboratory.boards[pico].restart()
+                laboratory.boards[first].restart()
 
         asyncio.run(
             federate(run, expected=len(places), ports=laboratory.ports, fleet=fleet, observers=[watch])
