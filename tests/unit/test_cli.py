@@ -331,7 +331,10 @@ def test_devices_lists_and_forgets_and_keeps_keys_to_itself(
 def test_boards_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     boards = {b["name"]: b for b in said(capsys, "boards", "--json")}
     assert boards["microbit"]["ram_bytes"] == 16 * 1024
-    assert "microbit" in said(capsys, "boards")
+    assert boards["stm32f405"]["emulator"] == "netduinoplus2"
+    listed = next(line for line in said(capsys, "boards").splitlines() if line.startswith("stm32f405"))
+    for shown in ("STM32F405RG", "cortex-m4", "1024", "128", "gdb", "netduinoplus2", "clocks, pins"):
+        assert shown in listed
 
 
 def test_settings_of_a_run_come_from_the_model_unless_they_are_given() -> None:

@@ -36,15 +36,30 @@ def command(as_json: bool) -> None:
         )  # fmt: skip
         return
     print_table(
-        ("board", "core", "flash kB", "RAM kB", "samples", "links", "verified", "title"),
+        (
+            "board",
+            "chip",
+            "core",
+            "flash kB",
+            "RAM kB",
+            "samples",
+            "links",
+            "flashed by",
+            "emulator",
+            "verified",
+            "title",
+        ),
         [
             (
                 b.name,
+                b.chip,
                 b.core,
                 b.flash.size // 1024,
                 b.ram.size // 1024,
                 b.ring_slots,
                 ", ".join(b.links),
+                b.flash_method.name,
+                b.qemu or ("rp2040js" if b.rp2040js else "none"),
                 b.verified,
                 b.title,
             )
