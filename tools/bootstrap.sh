@@ -40,6 +40,7 @@ has gcc || need gcc
 [ "$what" = demo ] || has ip || need iproute2 # network namespaces, for tests of mDNS and IPv6
 [ "$what" = demo ] || has node || need nodejs # plays the Pico
 [ "$what" = demo ] || has npm || need npm
+[ "$what" = demo ] || has mosquitto || [ -x /usr/sbin/mosquitto ] || need mosquitto # a broker, for tests of MQTT
 [ "$what" = demo ] || has qemu-arm-static || need qemu-user-static # what a Raspberry Pi runs
 if [ "$what" = fuzz ]; then
     # Any clang with libFuzzer beside it will do; where there is none, Debian's and Ubuntu's 14.

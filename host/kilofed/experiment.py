@@ -25,6 +25,7 @@ from kilofed.rounds.globalmodel import GlobalModel
 from kilofed.rounds.records import RunEvent
 from kilofed.samples import Samples, deal
 from kilofed.store import DATABASE, Run
+from kilofed.transports.broker import Broker
 from kilofed_tools import evaluate, heads
 from kilofed_tools.errors import DataError
 
@@ -51,6 +52,7 @@ def run_experiment(
     ports: Sequence[str] = (),
     listen: tuple[str, int] | None = None,
     announce: bool = False,
+    mqtt: Broker | None = None,
     expected: int | None = None,
     fleet: Path | None = None,
     anybody: bool = False,
@@ -63,14 +65,14 @@ def run_experiment(
     """Starts the devices of `places`, runs the run in `folder` to its end (True) or until a signal (False).
 
     A run that is there goes on; one without a round yet is begun anew when model, settings or places are
-    others. model: the .tflite everybody holds. ports: of further devices, serial ports
-    or URLs pyserial knows; listen: host and port to take further devices on over TCP, announce: say so by
-    mDNS. expected: devices to wait for, all places and ports by default. fleet: the register of who is let
-    in, the run's own by default; anybody: whoever comes is, which needs insecure, as a stranger has no key.
-    insecure: sessions may be in the clear, for the bench. test: to measure the global head on. capture: a
-    file for every byte on the lines (kilofed.capture), which goes on where it ends. command: the
-    command line that does the same again, for the report. observers: told every event. say: told what is
-    being done. Afterwards the folder holds model.tflite and the figures of a report.
+    others. model: the .tflite everybody holds. ports: of further devices, serial ports or URLs pyserial
+    knows; listen: host and port to take further devices on over TCP, announce: say so by mDNS; mqtt: a
+    broker to take them over. expected: devices to wait for, all places and ports by default. fleet: the
+    register of who is let in, the run's own by default; anybody: whoever comes is, which needs insecure, as
+    a stranger has no key. insecure: sessions may be in the clear, for the bench. test: to measure the
+    global head on. capture: a file for every byte on the lines (kilofed.capture), which goes on where it
+    ends. command: the command line that does the same again, for the report. observers: told every event.
+    say: told what is being done. Afterwards the folder holds model.tflite and the figures of a report.
 
     Call it from the main thread: SIGINT, SIGTERM and SIGHUP end it in good order. Raises BoardError for what
     cannot be built, flashed or started, StoreError for the folder, RoundError for a federation that cannot go
@@ -119,6 +121,7 @@ def run_experiment(
                     ports=[*ports, *laboratory.ports],
                     listen=listen,
                     announce=announce,
+                    mqtt=mqtt,
                     on_listening=laboratory.start_callers if laboratory.has_callers else None,
                     fleet=register,
                     anybody=anybody,

@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from kilofed.connection import Connection, Lobby
 from kilofed.errors import ConfigError, RunMismatchError
@@ -26,6 +27,9 @@ from kilofed.rounds.records import Kind, Note, RunEvent
 from kilofed.rounds.strategy import load_strategy
 from kilofed.store import DATABASE, Run, create_run, open_run
 from kilofed.transports import mdns, tcp
+from kilofed.transports import mqtt as mqtt_lines
+from kilofed.transports.base import Transport
+from kilofed.transports.broker import Broker
 from kilofed_tools import heads
 
 #: Signals that end a run in good order: it can be resumed.
@@ -33,6 +37,8 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: What to listen on to be reached at 127.0.0.1, too.
 _WITH_LOOPBACK = ("127.0.0.1", "0.0.0.0", *tcp.EVERYWHERE)
+
+ListenerT = TypeVar("ListenerT", tcp.Listener, mqtt_lines.Listener)
 
 WATCH_SECONDS = 0.5
 
@@ -85,6 +91,7 @@ def run_federation(
     ports: Sequence[str] = (),
     listen: tuple[str, int] | None = None,
     announce: bool = False,
+    mqtt: Broker | None = None,
     on_listening: Callable[[int], None] | None = None,
     fleet: Fleet | None = None,
     anybody: bool = False,
@@ -97,12 +104,12 @@ def run_federation(
     """Runs every round that is left. True when all are done, False when a signal stopped it.
 
     expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: HOST and port to take
-    TCP devices on (port 0: any; host "*": every address); announce: say so by mDNS; on_listening is told a
-    port of 127.0.0.1, for devices of this machine. fleet: who is let in, and their keys; without one
-    everybody is, in the clear. anybody, insecure: as Engine's. measure: accuracy on a test set. watch: called
-    twice a second; what it raises ends the run. Call it from the main thread: it takes over SIGINT, SIGTERM
-    and SIGHUP while it runs. Raises what Engine.run raises, and TransportError for a port that cannot be
-    opened or announced.
+    TCP devices on (port 0: any; host "*": every address); announce: say so by mDNS; mqtt: a broker to take
+    devices over; on_listening is told a port of 127.0.0.1, for devices of this machine. fleet: who is let
+    in, and their keys; without one everybody is, in the clear. anybody, insecure: as Engine's. measure:
+    accuracy on a test set. watch: called twice a second; what it raises ends the run. Call it from the main
+    thread: it takes over SIGINT, SIGTERM and SIGHUP while it runs. Raises what Engine.run raises, and
+    TransportError for a port that cannot be opened or announced.
     """
     return asyncio.run(
         _stoppable(
@@ -112,6 +119,7 @@ def run_federation(
                 ports=ports,
                 listen=listen,
                 announce=announce,
+                mqtt=mqtt,
                 on_listening=on_listening,
                 fleet=fleet,
                 anybody=anybody,
@@ -133,6 +141,7 @@ async def federate(
     ports: Sequence[str] = (),
     listen: tuple[str, int] | None = None,
     announce: bool = False,
+    mqtt: Broker | None = None,
     on_listening: Callable[[int], None] | None = None,
     fleet: Fleet | None = None,
     anybody: bool = False,
@@ -146,12 +155,12 @@ async def federate(
 
     Arguments and errors are those of `run_federation`, which is this with a loop of its own and an orderly
     end by signals. expected: devices to wait for. ports: serial ports or URLs pyserial knows. listen: host
-    and port to take TCP devices on (port 0: any; host "*": every address); announce: say so by mDNS;
-    on_listening is told a port of 127.0.0.1, for devices of this machine. fleet: who is let in, and their
-    keys; without one everybody is, in the clear. anybody, insecure: as Engine's. measure: accuracy of the
-    global model on a test set. watch: called twice a second; what it raises ends the run. capture: told every
-    byte on a line. Raises RoundError (ConfigError for a port named twice), and TransportError for a port that
-    cannot be opened or announced.
+    and port to take TCP devices on (port 0: any; host "*": every address); announce: say so by mDNS; mqtt:
+    a broker to take devices over; on_listening is told a port of 127.0.0.1, for devices of this machine.
+    fleet: who is let in, and their keys; without one everybody is, in the clear. anybody, insecure: as
+    Engine's. measure: accuracy of the global model on a test set. watch: called twice a second; what it
+    raises ends the run. capture: told every byte on a line. Raises RoundError (ConfigError for a port named
+    twice), and TransportError for a port that cannot be opened or announced.
     """
     twice = sorted({port for port in ports if list(ports).count(port) > 1})
     if twice:
@@ -167,6 +176,8 @@ async def federate(
             bound = await stack.enter_async_context(_listening(engine, *listen, capture))
             if announce:
                 await stack.enter_async_context(mdns.announce(listen[0], bound))
+        if mqtt is not None:
+            await stack.enter_async_context(_subscribed(engine, mqtt, capture))
         if on_listening is not None:
             if listen is None or listen[0] not in _WITH_LOOPBACK:
                 bound = await stack.enter_async_context(_listening(engine, "127.0.0.1", 0, capture))
@@ -221,9 +232,6 @@ def is_finished(run: Run) -> bool:
 @contextlib.asynccontextmanager
 async def _listening(engine: Engine, host: str, port: int, capture: Capture | None) -> AsyncIterator[int]:
     """Takes TCP devices while the context is open; gives the port."""
-    tasks: set[asyncio.Task[None]] = set()
-    full = "so many connections wait without a session that the oldest are closed: a flood, or wrong keys"
-    lobby = Lobby(on_full=lambda: engine.remark(full))
 
     def shed(most: int) -> None:
         engine.remark(
@@ -231,7 +239,33 @@ async def _listening(engine: Engine, host: str, port: int, capture: Capture | No
             " (raise the limit of open files, ulimit -n)"
         )
 
-    async def connected(transport: tcp.TcpTransport) -> None:
+    start = lambda serve: tcp.listen(host, port, serve, on_full=shed)  # noqa: E731
+    async with _serving(engine, capture, start) as listener:
+        yield listener.port
+
+
+def _subscribed(
+    engine: Engine, broker: Broker, capture: Capture | None
+) -> AbstractAsyncContextManager[mqtt_lines.Listener]:
+    """Takes the devices of a broker's topics while the context is open."""
+    start = lambda serve: mqtt_lines.listen(  # noqa: E731
+        broker, serve, on_remark=engine.remark, on_fail=engine.fail
+    )
+    return _serving(engine, capture, start)
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    engine: Engine,
+    capture: Capture | None,
+    start: Callable[[Callable[[Transport], Coroutine[Any, Any, None]]], Awaitable[ListenerT]],
+) -> AsyncIterator[ListenerT]:
+    """Serves the connections that what `start` gives takes, while the context is open."""
+    tasks: set[asyncio.Task[None]] = set()
+    full = "so many connections wait without a session that the oldest are closed: a flood, or wrong keys"
+    lobby = Lobby(on_full=lambda: engine.remark(full))
+
+    async def connected(transport: Transport) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
@@ -247,9 +281,9 @@ async def _listening(engine: Engine, host: str, port: int, capture: Capture | No
         finally:
             tasks.discard(task)
 
-    async with await tcp.listen(host, port, connected, on_full=shed) as listener:
+    async with await start(connected) as listener:
         try:
-            yield listener.port
+            yield listener
         finally:
             waiting = list(tasks)
             for task in waiting:

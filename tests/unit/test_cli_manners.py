@@ -38,7 +38,7 @@ def error_of(capsys: pytest.CaptureFixture[str], arguments: list[str], status: i
 @pytest.mark.parametrize(
     ("arguments", "error", "step"),
     [
-        (["run"], "no devices", "give --port, --listen, --emulate or --native"),
+        (["run"], "no devices", "give --port, --listen, --mqtt, --emulate or --native"),
         (["run", "--listen", ":7000"], "--listen alone does not say how many come", "give --expect"),
         (["run", "--round", "3"], "no such option", "`kilofed run --help` shows the options"),
         (["run", "--rounds", "0"], "invalid value for '--rounds'", "`kilofed run --help` shows the options"),

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kilofed.cli import usage
+from kilofed.cli.mqtt import URL, broker_of, mqtt_options
 from kilofed_tools.errors import KilofedError
 
 if TYPE_CHECKING:  # numpy and the link load after the arguments are known to be right
     from kilofed.link.events import DeviceEvent
+    from kilofed.transports.broker import Broker
     from kilofed_pi.agent import PiDevice
 
 RECONNECT_SECONDS = (0.5, 10.0)  # first and longest wait between two attempts
@@ -61,8 +63,10 @@ def parse_id(text: str) -> bytes:
     "address",
     required=True,
     metavar="HOST:PORT",
-    help="Where the host listens; auto: one that announces itself on the local network is looked for.",
+    help="Where the host listens; auto: one that announces itself on the local network is looked for; "
+    f"{URL}: the broker it uses.",
 )
+@mqtt_options
 @click.option("--model", type=FILE, required=True, help="The device model, a .tflite.")
 @click.option(
     "--samples",
@@ -99,6 +103,10 @@ def parse_id(text: str) -> bytes:
 @click.version_option(package_name="kilofed", message="kilofed-pi %(version)s")
 def cli(
     address: str,
+    mqtt_password: Path | None,
+    mqtt_ca: Path | None,
+    mqtt_cert: Path | None,
+    mqtt_key: Path | None,
     model: Path,
     samples: Path,
     settings: Path | None,
@@ -130,9 +138,16 @@ def cli(
         )
     if code is not None and settings is None:
         raise usage.WrongUsage("--enroll keeps a key", "give --settings, the file to keep it in")
-    where = parse_address(address)
+    files = (mqtt_password, mqtt_ca, mqtt_cert, mqtt_key)
+    where: tuple[str, int] | Broker | None
+    if "://" in address:
+        where, risk = broker_of(address, *files, option="--connect")
+    elif any(files):
+        raise usage.WrongUsage("there is no broker to be told that", f"give --connect {URL}")
+    else:
+        where, risk = parse_address(address), ""
     if unit:
-        click.echo(_unit(sys.argv[1:], (model, samples, settings), joins), nl=False)
+        click.echo(_unit(sys.argv[1:], (model, samples, settings, *files), joins), nl=False)
         return
     from kilofed.boards import placed
     from kilofed.boards import settings as page
@@ -176,6 +191,8 @@ def cli(
         write_private(settings, page.encode(page.Identity(device_id, made, who)))
         say(f"enrolled: {settings} holds the key from here on, and the code is void")
 
+    if risk:
+        say(f"warning: {risk}")
     asyncio.run(run(device, where, say=say, keep=keep if joins else None))
 
 
@@ -191,7 +208,7 @@ def _unit(arguments: Sequence[str], files: Sequence[Path | None], joins: bool) -
         option, equals, value = argument.partition("=")
         known = equals and option.startswith("--") and value in absolute
         command.append(f"{option}={absolute[value]}" if known else absolute.get(argument, argument))
-    settings = files[-1]
+    settings = files[2]
     try:
         return unit(
             command,
@@ -211,21 +228,25 @@ def _speaker(name: str) -> Callable[[str], None]:
 
 async def run(
     device: PiDevice,
-    where: tuple[str, int] | None,
+    where: tuple[str, int] | Broker | None,
     *,
     say: Callable[[str], None],
     keep: Callable[[bytes], None] | None = None,
 ) -> None:
-    """Serves `device` over TCP until SIGTERM or SIGINT; connects again, with back-off, when that is lost.
+    """Serves `device` over TCP or a broker until SIGTERM or SIGINT.
 
-    where: host and port, None: the host is looked for by mDNS, again for each connection. keep: called once
-    with the key that replaces a code's, when the host has shown that it keeps it too: it gives an order,
-    which it does after it has written its register.
+    It connects again, with back-off, when that is lost.
+
+    where: host and port, or a broker; None: the host is looked for by mDNS, again for each connection.
+    keep: called once with the key that replaces a code's, when the host has shown that it keeps it too: it
+    gives an order, which it does after it has written its register.
     """
     from kilofed.connection import Wake, run_endpoint
     from kilofed.link.errors import TransportError
     from kilofed.link.events import TrainAsked
-    from kilofed.transports import mdns
+    from kilofed.transports import mdns, mqtt
+    from kilofed.transports.base import Transport
+    from kilofed.transports.broker import Broker
     from kilofed.transports.tcp import connect
 
     loop = asyncio.get_running_loop()
@@ -263,12 +284,17 @@ async def run(
                     say(f"{collected} samples{skipped}")
             await asyncio.sleep(0)
 
+    async def reach() -> Transport:
+        if isinstance(where, Broker):
+            return await mqtt.connect(where, device.endpoint.device_id)
+        return await connect(*(where or await mdns.find()))
+
     async def serve() -> None:
         wait, trouble = RECONNECT_SECONDS[0], ""
         while True:
             sessions = device.endpoint.counters.sessions
             try:
-                transport = await connect(*(where or await mdns.find()))
+                transport = await reach()
                 say(f"connected to {transport.name}")
                 try:
                     await run_endpoint(device.endpoint, transport, wake=wake, deliver=deliver)

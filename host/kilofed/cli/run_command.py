@@ -25,6 +25,7 @@ from kilofed.cli.common import (
     shown,
     training_options,
 )
+from kilofed.cli.mqtt import URL, broker_of, mqtt_options
 from kilofed.cli.settings import config_option
 from kilofed.cli.usage import WrongUsage
 
@@ -87,6 +88,13 @@ ADDRESS = Address()
     help="Tell the local network where --listen is, by mDNS, for devices that look for it.",
 )
 @click.option(
+    "--mqtt",
+    metavar=URL,
+    default=None,
+    help="Take devices over this broker: kilofed-pi with the same address.",
+)
+@mqtt_options
+@click.option(
     "--expect",
     type=click.IntRange(0, 10_000),
     default=None,
@@ -139,7 +147,8 @@ ADDRESS = Address()
 @common_options
 def command(
     model: Path | None, ports: tuple[str, ...], listen: tuple[str, int] | None, announce: bool,
-    expect: int | None,
+    mqtt: str | None, mqtt_password: Path | None, mqtt_ca: Path | None, mqtt_cert: Path | None,
+    mqtt_key: Path | None, expect: int | None,
     emulate: int, board_name: str, link: str, native: int, data: Path | None, test: Path | None,
     samples: int | None, alpha: float, anybody: bool, insecure: bool, capture: Path | None, out: Path,
     fleet_path: Path | None, as_json: bool,
@@ -158,6 +167,7 @@ def command(
       kilofed run --emulate 4 --board mps2-an386 --out build/four
       kilofed run --emulate 4 --board mps2-an386 --link ethernet --out build/four
       kilofed run --listen "*:7300" --announce --expect 5
+      kilofed run --mqtt mqtts://kilofed@broker.example --mqtt-password secret --expect 5
       kilofed run --config run.toml --rounds 30
     """
     from kilofed.display import make_display, show_summary
@@ -166,12 +176,19 @@ def command(
     from kilofed.report import report
     from kilofed.samples import digits_model_path, load_samples
 
-    if not ports and listen is None and not emulate and not native:
-        raise WrongUsage("no devices", "give --port, --listen, --emulate or --native")
-    if listen is not None and expect is None:
+    if not ports and listen is None and mqtt is None and not emulate and not native:
+        raise WrongUsage("no devices", "give --port, --listen, --mqtt, --emulate or --native")
+    if (listen is not None or mqtt is not None) and expect is None:
         raise WrongUsage(
-            "--listen alone does not say how many come", "give --expect, the devices to wait for in all"
+            f"{'--listen' if listen else '--mqtt'} alone does not say how many come",
+            "give --expect, the devices to wait for in all",
         )
+    files = (mqtt_password, mqtt_ca, mqtt_cert, mqtt_key)
+    if mqtt is None and any(files):
+        raise WrongUsage("there is no broker to be told that", "give --mqtt, its address")
+    broker, warning = (None, "") if mqtt is None else broker_of(mqtt, *files, option="--mqtt")
+    if warning:
+        click.echo(f"warning: {warning}", err=True)
     if anybody and not insecure:
         raise WrongUsage("who is not registered has no key", "give --insecure with --anybody, for the bench")
     if announce and listen is None:
@@ -193,6 +210,7 @@ def command(
             ports=ports,
             listen=listen,
             announce=announce,
+            mqtt=broker,
             expected=expect,
             fleet=fleet_path or (None if places else default_path()),
             anybody=anybody,

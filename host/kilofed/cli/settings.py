@@ -17,7 +17,10 @@ NOT_IN_FILES = frozenset({"config", "json", "debug"})
 #: Heading -> the settings under it, in the file's order.
 GROUPS = {
     "The model and the run's folder": ("model", "out"),
-    "Devices": ("port", "listen", "announce", "expect", "fleet", "anybody", "insecure", "capture"),
+    "Devices": (
+        "port", "listen", "announce", "mqtt", "mqtt-password", "mqtt-ca", "mqtt-cert", "mqtt-key", "expect",
+        "fleet", "anybody", "insecure", "capture",
+    ),
     "Devices started for the run, and what they learn from": (
         "emulate", "board", "link", "native", "data", "test", "samples", "alpha",
     ),
@@ -30,7 +33,8 @@ GROUPS = {
 EXAMPLES = {
     "model": "digits.tflite", "listen": "0.0.0.0:7300", "expect": 4, "fleet": "fleet.sqlite",
     "data": "samples.npz", "test": "test.npz", "samples": 200, "epochs": 2, "batch": 16, "lr": 0.1,
-    "capture": "lines.pcapng",
+    "capture": "lines.pcapng", "mqtt": "mqtts://kilofed@broker.example/kilofed",
+    "mqtt-password": "mqtt.password", "mqtt-ca": "ca.pem", "mqtt-cert": "host.pem", "mqtt-key": "host.key",
 }  # fmt: skip
 
 

@@ -193,6 +193,11 @@ class DeviceEndpoint(Endpoint[ev.DeviceEvent]):
         """Whether its sessions are."""
         return self._key is not None
 
+    @property
+    def device_id(self) -> bytes:
+        """Who it is, 8 bytes."""
+        return self._hello.device_id
+
     # ---- what the owner says ---------------------------------------------------------------------
 
     def update(self, holding: Holding) -> None:
