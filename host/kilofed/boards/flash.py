@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from kilofed.boards import network as networks
 from kilofed.boards import settings
@@ -20,6 +21,36 @@ from kilofed.boards.image import Image, check_board
 from kilofed.boards.network import Network
 from kilofed.boards.settings import Identity
 from kilofed.errors import FitError, FlashError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that flashing does: action, in a word; what it is done to; where and how many bytes, None for
+    what writes nothing.
+    """
+
+    action: str
+    what: str
+    address: int | None = None
+    bytes: int | None = None
+
+
+def plan(board: Board, image: Image, identity: Identity, network: Network | None = None) -> list[Step]:
+    """What `flash` will do, in order, without doing it. Raises what it raises before it touches a board."""
+    check_image(board, image)
+    mark, content, page = _parts(board, image, identity, network)
+    options = ", ".join(f"{name} {value}" for name, value in board.flash_method.options.items())
+    places = {board.network_address: "the network block: where its host is"}
+    steps = [
+        Step("connect", f"by {board.flash_method.name}, halt the core, and see that it is a {board.core}"),
+        Step("write", "a mark in place of the settings page: half-flashed", mark.address, len(mark.data)),
+    ]
+    for segment in content:
+        what = places.get(segment.address, "the image")
+        steps.append(Step("write", f"{what}, and read it back", segment.address, len(segment.data)))
+    whose = "the settings page: id, " + ("no key" if identity.key == settings.NO_KEY else "key") + " and name"
+    steps.append(Step("write", f"{whose}, and read it back", page.address, len(page.data)))
+    return [*steps, Step("start", f"the board ({options})" if options else "the board")]
 
 
 def flash(
@@ -41,10 +72,7 @@ def flash(
     failed write or verification; FitError: the image exceeds the board's flash or RAM.
     """
     check_image(board, image)
-    page, *others = pages(board, identity, network)
-    digest = hashlib.sha256(b"".join(segment.data for segment in image.segments)).digest()
-    mark = Segment(page.address, settings.encode_mark(identity, digest))
-    content = [*image.segments, *others]
+    mark, content, page = _parts(board, image, identity, network)
     method = _method(board)
     try:
         _connect(method, board, target)
@@ -64,6 +92,16 @@ def flash(
     finally:
         method.close()
     return total
+
+
+def _parts(
+    board: Board, image: Image, identity: Identity, network: Network | None
+) -> tuple[Segment, list[Segment], Segment]:
+    """What is written first, then, and last: the mark, the image and what goes with it, the settings page."""
+    page, *others = pages(board, identity, network)
+    digest = hashlib.sha256(b"".join(segment.data for segment in image.segments)).digest()
+    mark = Segment(page.address, settings.encode_mark(identity, digest))
+    return mark, [*image.segments, *others], page
 
 
 def pages(board: Board, identity: Identity, network: Network | None) -> list[Segment]:
