@@ -5,6 +5,7 @@
     fit         `predict(board, model)`: what a model takes of a board, before it is built
     flash       `flash(board, image, identity, target)`;  flash_methods: the ways to do it
     emulator    class Emulator: a board played by QEMU
+    volume      boards that show a volume for such files: found, written
     uf2         the file format of bootloaders that show a volume: `encode`, `decode`
     settings    class Identity and the page it is written to;  network: where the host is, for Ethernet
     placed      samples placed in a board's memory

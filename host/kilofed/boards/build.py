@@ -133,7 +133,9 @@ def link(
             replace_file(elf.with_name(elf.name + suffix), (folder / f"{target}.elf{suffix}").read_bytes())
         image = images.load(elf, board, stack=_stack(board, source, folder, elf))
         if board.uf2_family:
-            replace_file(elf.with_suffix(".uf2"), uf2.encode(image.segments, board.uf2_family))
+            replace_file(
+                elf.with_suffix(".uf2"), uf2.encode(image.segments, board.uf2_family, whole=uf2.SECTOR_BYTES)
+            )
         return image
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kilofed.boards import network as networks
-from kilofed.boards import settings
+from kilofed.boards import settings, uf2, volume
 from kilofed.boards.catalogue import SERIAL, Board
 from kilofed.boards.elf import Segment
 from kilofed.boards.flash_methods import METHODS, FlashMethod, Progress
@@ -35,10 +36,19 @@ class Step:
     bytes: int | None = None
 
 
-def plan(board: Board, image: Image, identity: Identity, network: Network | None = None) -> list[Step]:
+def plan(
+    board: Board, image: Image, identity: Identity, network: Network | None = None, *, target: str = ""
+) -> list[Step]:
     """What `flash` will do, in order, without doing it. Raises what it raises before it touches a board."""
     check_image(board, image)
     mark, content, page = _parts(board, image, identity, network)
+    if is_volume(target):
+        size = len(uf2.encode([*content, page], board.uf2_family, whole=uf2.SECTOR_BYTES))
+        return [
+            Step("check", f"that {target} is the volume of a {board.name}"),
+            Step("copy", f"{volume.FILE}: the image and the settings page, in UF2 blocks", bytes=size),
+            Step("wait", "until the board has started and its volume is gone"),
+        ]
     options = ", ".join(f"{name} {value}" for name, value in board.flash_method.options.items())
     places = {board.network_address: "the network block: where its host is"}
     steps = [
@@ -65,7 +75,8 @@ def flash(
 ) -> int:
     """Write `image` and the settings page of `identity` to the board at `target`, verify both, and start it.
 
-    target: what the board's flash method calls an address: HOST:PORT of a GDB server for "gdb". network:
+    target: what the board's flash method calls an address: HOST:PORT of a GDB server for "gdb"; or the folder
+    of a volume that the board shows (kilofed.boards.volume), which cannot be read back. network:
     where its host is, for a board whose link is Ethernet, which cannot do without.
     notice: told when the last flashing of this board was interrupted. Returns the bytes written.
     Raises FlashError: an image of another board, a connected core that is not this board's, nobody there, a
@@ -73,6 +84,8 @@ def flash(
     """
     check_image(board, image)
     mark, content, page = _parts(board, image, identity, network)
+    if is_volume(target):
+        return volume.write(board, [*content, page], Path(target), progress=progress)
     method = _method(board)
     try:
         _connect(method, board, target)
@@ -122,11 +135,19 @@ def pages(board: Board, identity: Identity, network: Network | None) -> list[Seg
     return found
 
 
+def is_volume(target: str) -> bool:
+    """Whether a target is a folder, and no address."""
+    return "/" in target or (target != "" and Path(target).is_dir())
+
+
 def check_target(board: Board, target: str) -> None:
     """Raises FlashError when nobody is at `target`, or another core than the board's: before what takes time.
 
     It halts the board, as flashing does; whoever does not flash it afterwards leaves it halted.
     """
+    if is_volume(target):
+        volume.check(board, Path(target))
+        return
     method = _method(board)
     try:
         _connect(method, board, target)

@@ -24,6 +24,9 @@ RP2040 = 0xE48BFF56
 BLOCK_BYTES = 512
 PAYLOAD_BYTES = 256
 """Of each block written: a page of flash."""
+SECTOR_BYTES = 4096
+"""What an RP2040's flash erases at a time. Its boot ROM counts blocks to know which sector to erase, not
+addresses (pico-bootrom, virtual_disk.c): sixteen blocks in a row must be one sector, all of it."""
 MAX_PAYLOAD_BYTES = 476
 """Of a block read."""
 
@@ -36,10 +39,13 @@ _HEAD = struct.Struct("<8I")
 _END = struct.Struct("<I")
 
 
-def encode(segments: Iterable[Segment], family: int, *, fill: int = 0xFF) -> bytes:
+def encode(
+    segments: Iterable[Segment], family: int, *, fill: int = 0xFF, whole: int = PAYLOAD_BYTES
+) -> bytes:
     """The file that writes `segments`, for boards of `family`.
 
-    Pages of 256 bytes that a segment touches are written whole, `fill` where no segment has a byte. Raises
+    Pieces of `whole` bytes (a multiple of 256) that a segment touches are written whole, `fill` where no
+    segment has a byte: SECTOR_BYTES for what flash erases at a time. Raises
     ValueError: nothing to write, segments that overlap, or an address that 32 bits do not hold.
     """
     pages: dict[int, bytearray] = {}
@@ -52,10 +58,13 @@ def encode(segments: Iterable[Segment], family: int, *, fill: int = 0xFF) -> byt
             raise ValueError(f"the segment at {segment.address:#x} leaves 32 bits")
         at = segment.address
         while at < end:
+            piece = at - at % whole
+            for other in range(piece, min(piece + whole, 1 << 32), PAYLOAD_BYTES):
+                pages.setdefault(other, bytearray([fill]) * PAYLOAD_BYTES)
             page = at - at % PAYLOAD_BYTES
             until = min(end, page + PAYLOAD_BYTES)
             data = segment.data[at - segment.address : until - segment.address]
-            pages.setdefault(page, bytearray([fill]) * PAYLOAD_BYTES)[at - page : until - page] = data
+            pages[page][at - page : until - page] = data
             at = until
     if not pages:
         raise ValueError("there is nothing to write")

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 @click.option(
     "--target",
     default=None,
-    help="Where it is: HOST:PORT of its GDB server, as `kilofed emulate` prints it.",
+    help="Where it is: HOST:PORT of its GDB server, as `kilofed emulate` prints it, or the folder of the"
+    " volume that it shows (a Pico with BOOTSEL held).",
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Print the steps, and do none of them.")
 @link_option("How it is to reach its host.")
@@ -71,15 +72,22 @@ def command(
       kilofed flash --board microbit --target 127.0.0.1:43211 --name kitchen
       kilofed flash --board mps2-an386 --target 127.0.0.1:43211 --name a --link ethernet --host 10.0.2.2:7300
       kilofed flash --board microbit --name kitchen --plan
+      kilofed flash --board pico --target /media/me/RPI-RP2 --name hall
     """
     from kilofed.boards import Identity, build, flash, load
     from kilofed.boards.fit import pool_bytes
-    from kilofed.boards.flash import check_target, plan
+    from kilofed.boards.flash import check_target, is_volume, plan
     from kilofed.boards.network import parse
+    from kilofed.boards.volume import found
     from kilofed.errors import FleetError
     from kilofed.fleet import NO_KEY, Fleet, default_path, new_identity
     from kilofed.samples import digits_model_path
 
+    if target is None and not only_plan and (volumes := found()):
+        raise WrongUsage(
+            "nothing says where the board is",
+            f"give --target; a bootloader shows {', '.join(map(str, volumes))}",
+        )
     if target is None and not only_plan:
         raise WrongUsage(
             "nothing says where the board is", "give --target, or --plan to see what would be done"
@@ -104,7 +112,10 @@ def command(
     path = model or digits_model_path()
     if only_plan:
         image = build(board, path, progress=lambda text: click.echo(text, err=True))
-        _show(plan(board, image, Identity(device.id, device.key, device.name), network), as_json)
+        _show(
+            plan(board, image, Identity(device.id, device.key, device.name), network, target=target or ""),
+            as_json,
+        )
         return
     assert target is not None
     with Fleet(fleet_path or default_path()) as fleet:
@@ -131,7 +142,8 @@ def command(
     if as_json:
         print_json({"id": device.hex, "name": device.name, "board": board.name, "bytes": written})
     else:
-        click.echo(f"{device.name} ({device.hex}): {written} bytes written to the {board.name} and verified")
+        how = "copied to the volume of" if is_volume(target) else "written and verified on"
+        click.echo(f"{device.name} ({device.hex}): {written} bytes {how} the {board.name}")
 
 
 def _show(steps: Sequence[Step], as_json: bool) -> None:
