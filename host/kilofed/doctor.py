@@ -22,13 +22,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from kilofed.boards import catalogue
 from kilofed.boards.build import TOOLS
-from kilofed.boards.players import QEMU, QEMU_PACKAGE
+from kilofed.boards.players import NODE_TOOLS, QEMU, QEMU_PACKAGE
 from kilofed.native import TOOLS as NATIVE_TOOLS
 from kilofed_tools.errors import KilofedError
 
@@ -88,6 +88,7 @@ def examine(*, folder: Path | None = None, usb: Path = Path("/sys/bus/usb/device
         checkout(root),
         *toolchain(),
         emulator(),
+        *extras(),
         tensorflow(),
         *serial_ports(),
         *drivers(usb),
@@ -224,6 +225,18 @@ def emulator() -> Finding:
             QEMU, "broken", f"{found.found}, without {', '.join(lacking)}", _apt(QEMU_PACKAGE), _BOARDS
         )
     return found
+
+
+def extras() -> Iterator[Finding]:
+    """What only some of it needs: Node for the emulated Pico, and the package that speaks MQTT."""
+    for program, package in NODE_TOOLS.items():
+        found = _program(program, package, ["--version"])
+        yield found if found.state == "ok" else replace(found, state="optional", needed_for="emulated Picos")
+    if importlib.util.find_spec("paho") is None:
+        wanted = "pip install 'kilofed[mqtt]'"
+        yield Finding("paho-mqtt", "optional", "not installed", wanted, "devices over an MQTT broker")
+    else:
+        yield Finding("paho-mqtt", "ok", _version_of("paho-mqtt"))
 
 
 _BOARDS = "emulated and real boards"

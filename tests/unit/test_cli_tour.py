@@ -278,6 +278,8 @@ def test_doctor_without_tools_is_a_list_of_next_steps(
     text = said(capsys, "doctor", status=1)
     for package in ("gcc-arm-none-eabi", "cmake", "ninja-build", "gcc", "qemu-system-arm"):
         assert f"next: apt-get install {package} (for emulated and real boards)" in text
+    for package in ("nodejs", "npm"):
+        assert f"next: apt-get install {package} (for emulated Picos)" in text
 
 
 def program(folder: Path, name: str, text: str) -> None:
