@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from board_line import DIGITS, IDENTITY, placed
 
-from kilofed.boards import Emulator, build, load
+from kilofed.boards import Board, Emulator, build, load
 from kilofed.boards.catalogue import ETHERNET
 from kilofed.boards.network import parse
-from kilofed.boards.players import NET
+from kilofed.boards.players import NET, Qemu
 
 MAC = bytes.fromhex("525400123456")  # QEMU's first, which the controller has as if from its EEPROM
 OURS = bytes.fromhex("020000000001")
@@ -24,13 +24,14 @@ BOARD_IP, OUR_IP = bytes([10, 9, 0, 2]), bytes([10, 9, 0, 1])
 FRAMES = 4000
 
 
-class Wired(Emulator):
-    """A board whose cable ends in a UDP socket of ours: a datagram is a frame."""
+class Wired(Qemu):
+    """Plays a board whose cable ends in a UDP socket of ours: a datagram is a frame."""
 
-    ports: tuple[int, int]
+    def __init__(self, ports: tuple[int, int]) -> None:
+        self.ports = ports
 
-    def _command(self, serial: int, gdb: int, qmp: int) -> list[str]:
-        command = super()._command(serial, gdb, qmp)
+    def command(self, board: Board, samples: Path | None, serial: int, gdb: int, control: int) -> list[str]:
+        command = super().command(board, samples, serial, gdb, control)
         ends = [
             f"{end}.type=inet,{end}.host=127.0.0.1,{end}.port={port}"
             for end, port in zip(("local", "remote"), self.ports, strict=True)
@@ -131,17 +132,17 @@ def cable() -> Iterator[Cable]:
 
 
 @pytest.fixture
-def board(tmp_path: Path, cable: Cable) -> Iterator[Wired]:
+def board(tmp_path: Path, cable: Cable) -> Iterator[Emulator]:
     """A board with an address of its own, whose host answers nothing."""
     kind = load("mps2-an386", link=ETHERNET)
-    with Wired(kind, tmp_path / "board") as wired:
-        wired.ports = (cable.board[1], cable.socket.getsockname()[1])
+    with Emulator(kind, tmp_path / "board") as wired:
+        wired._player = Wired((cable.board[1], cable.socket.getsockname()[1]))
         wired.place(placed(10))
         wired.flash(build(kind, DIGITS), IDENTITY, network=parse("10.9.0.1:7300", address="10.9.0.2/24"))
         yield wired
 
 
-def test_it_answers_whom_it_must(board: Wired, cable: Cable) -> None:
+def test_it_answers_whom_it_must(board: Emulator, cable: Cable) -> None:
     reply = cable.ask(arp(), is_arp_reply)
     assert (reply[:6], reply[6:12], reply[22:28]) == (OURS, MAC, MAC)
     for size in (0, 1, 17, 1400, 1472):
@@ -152,7 +153,7 @@ def test_it_answers_whom_it_must(board: Wired, cable: Cable) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_damaged_frames_stop_nothing(board: Wired, cable: Cable, seed: int) -> None:
+def test_damaged_frames_stop_nothing(board: Emulator, cable: Cable, seed: int) -> None:
     rng = random.Random(seed)
     cable.ask(arp(), is_arp_reply)
     for number in range(FRAMES):

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from engine_runner import ROOT, sources
 
-FRAME_BYTES = 9_850  # reader, plans and groups, interpreter and the table of all operators, Cortex-M0
+# Reader, plans and groups, interpreter and the table of all operators, Cortex-M0. The last 46 bytes bought
+# 6500 instructions less an operator and inference: each is decoded once, not twice (src/nn/nn.c).
+FRAME_BYTES = 9_875
 OPERATORS_BYTES = 22_500  # all operators and their kernels
 STACK_BYTES = 900  # of any call, without what the caller and interrupts use
 TOOL = "arm-none-eabi-"
