@@ -18,6 +18,7 @@ from kilofed.boards.flash import plan
 from kilofed.boards.network import parse
 from kilofed.boards.settings import NO_KEY
 from kilofed.cli import cli
+from kilofed.errors import FlashError
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in TOOLS), reason="no compiler for the boards"
@@ -69,6 +70,14 @@ def test_what_is_printed_is_what_is_done(
     steps = plan(board, image, IDENTITY, network)
     assert [(step.action, step.address, step.bytes) for step in steps] == diary.told
     assert (steps[1].address, steps[-2].address) == (board.settings_address, board.settings_address)
+
+
+def test_no_plan_is_made_that_flashing_refuses(tmp_path: Path) -> None:
+    microbit, pico = load("microbit"), load("pico")
+    with pytest.raises(FlashError, match="shows no volume"):
+        plan(microbit, build(microbit, DIGITS), IDENTITY, target=str(tmp_path))
+    steps = plan(pico, build(pico, DIGITS), IDENTITY, target=str(tmp_path))
+    assert [step.action for step in steps] == ["check", "copy", "wait"]
 
 
 def test_a_device_without_a_key_is_called_so() -> None:

@@ -8,8 +8,9 @@ the board does not say hello, and the next flashing says that the last one was i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def plan(
     check_image(board, image)
     mark, content, page = _parts(board, image, identity, network)
     if is_volume(target):
+        volume.check_board(board)
         size = len(uf2.encode([*content, page], board.uf2_family, whole=uf2.SECTOR_BYTES))
         return [
             Step("check", f"that {target} is the volume of a {board.name}"),
@@ -86,9 +88,7 @@ def flash(
     mark, content, page = _parts(board, image, identity, network)
     if is_volume(target):
         return volume.write(board, [*content, page], Path(target), progress=progress)
-    method = _method(board)
-    try:
-        _connect(method, board, target)
+    with _connected(board, target) as method:
         unfinished = settings.interrupted(method.read(page.address, settings.SETTINGS_BYTES))
         if unfinished is not None and notice is not None:
             whose = f" as {unfinished}" if unfinished else ""
@@ -99,11 +99,6 @@ def flash(
         method.program(content, lambda step, done, _: tell(step, done, total))
         method.program([page], lambda step, done, _: tell(step, before + done, total))
         method.run()
-    except FlashError as error:
-        error.board = error.board or board.name
-        raise
-    finally:
-        method.close()
     return total
 
 
@@ -148,11 +143,8 @@ def check_target(board: Board, target: str) -> None:
     if is_volume(target):
         volume.check(board, Path(target))
         return
-    method = _method(board)
-    try:
-        _connect(method, board, target)
-    finally:
-        method.close()
+    with _connected(board, target):
+        pass
 
 
 def program(
@@ -161,16 +153,9 @@ def program(
     """Write and verify `segments` on the board at `target` and start it. Returns the bytes written. Raises
     FlashError.
     """
-    method = _method(board)
-    try:
-        _connect(method, board, target)
+    with _connected(board, target) as method:
         method.program(segments, progress or (lambda *_: None))
         method.run()
-    except FlashError as error:
-        error.board = error.board or board.name
-        raise
-    finally:
-        method.close()
     return _bytes(segments)
 
 
@@ -203,19 +188,24 @@ def _bytes(segments: Sequence[Segment]) -> int:
     return sum(len(segment.data) for segment in segments)
 
 
-def _connect(method: FlashMethod, board: Board, target: str) -> None:
+@contextlib.contextmanager
+def _connected(board: Board, target: str) -> Iterator[FlashMethod]:
+    """The board at `target`, halted, and seen to have the right core; errors get its name."""
+    method = _method(board)
     try:
         method.connect(target, board.flash_method.options)
         core = method.core()
+        if core and core != board.core:
+            raise FlashError(
+                f"at {target} is a {core}, {board.name} has a {board.core}",
+                "name the right board, or the right address",
+            )
+        yield method
     except FlashError as error:
         error.board = error.board or board.name
         raise
-    if core and core != board.core:
-        raise FlashError(
-            f"at {target} is a {core}, {board.name} has a {board.core}",
-            "name the right board, or the right address",
-            board=board.name,
-        )
+    finally:
+        method.close()
 
 
 def _method(board: Board) -> FlashMethod:

@@ -52,14 +52,19 @@ def board_id(volume: Path) -> str:
     return ids[0] if ids else ""
 
 
-def check(board: Board, volume: Path) -> None:
-    """Raises FlashError for a board that takes no such files, or a volume that is another's."""
+def check_board(board: Board) -> None:
+    """Raises FlashError for a board that takes no such files."""
     if not board.uf2_family:
         raise FlashError(
             f"a {board.name} shows no volume for UF2 files",
             f"flash it by {board.flash_method.name}: give the address as `kilofed flash --help` says",
             board=board.name,
         )
+
+
+def check(board: Board, volume: Path) -> None:
+    """The same, and for a volume that is another board's, or none."""
+    check_board(board)
     here, wanted = board_id(volume), _IDS.get(board.uf2_family, "")
     if wanted and here != wanted:
         raise FlashError(
