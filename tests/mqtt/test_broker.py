@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
-import json
 import os
 import shutil
 import signal
@@ -179,7 +178,7 @@ def test_a_broker_that_is_killed_costs_no_round(
     assert len({number for number, _ in updates(tmp_path / "run")}) == 12
 
 
-def test_a_device_that_is_killed_is_missed_at_once(
+def test_a_device_that_is_killed_holds_up_no_run(
     broker: Mosquitto, devices: Callable[..., list[subprocess.Popen[bytes]]], tmp_path: Path
 ) -> None:
     secret = ["--mqtt-password", str(broker.password)]
@@ -312,4 +311,5 @@ def test_garbage_on_the_topics_disturbs_nobody(
     stranger.loop_stop()
     stranger.disconnect()
     assert len(updates(tmp_path / "run")) == 3
-    assert json.dumps(errors)  # what was said is text, whatever came
+    assert "messages that are no device's are ignored" in errors
+    assert "Traceback" not in errors

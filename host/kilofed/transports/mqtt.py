@@ -22,6 +22,7 @@ from kilofed.transports.broker import Broker, Client
 
 MOST_PAYLOAD = 4096  # bytes of a message: whole frames, of 1024 bytes at most
 MOST_LINES = 20_000
+MOST_REMARKS = 100  # different ones that are said
 OBJECT_SECONDS = 2.0  # in which a host that is there answers one that comes
 RECONNECT_SECONDS = (0.2, 5.0)
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -163,7 +164,7 @@ class Listener:
         self._lines: dict[str, MqttTransport] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
-        self._rival = self._answered = False
+        self._rival = False
         self._asked = asyncio.Event()
         self._objected = asyncio.Event()
         self._claimed_at: float | None = None
@@ -209,7 +210,7 @@ class Listener:
         await client.close()
 
     def _remark(self, text: str) -> None:
-        if text not in self._said:
+        if text not in self._said and len(self._said) < MOST_REMARKS:  # a cause may have a number in it
             self._said.add(text)
             self._on_remark(text)
 
