@@ -89,7 +89,7 @@ def command(
         images.append((board, image, of_modules(image)))
     ledger = sources().joinpath(sizes.FILE)
     grown = []
-    if model is None and not all_operators:
+    if check or record is not None:
         grown = sizes.compare(
             sizes.load(ledger), {board.variant: sizes.measure(image) for board, image, _ in images}
         )
