@@ -126,6 +126,8 @@ class Labelling:
                     )
                 self._connection.watch(WATCH_SECONDS)
                 return [Joined(self._name or hello.device_id.hex(), info.train + info.held_out)]
+            case ev.WindowSeen(label=label) if label >= len(self._labels):
+                return [Trouble(f"the device names a class {label}, which its model does not have")]
             case ev.WindowSeen():
                 self._newest = event
                 return [Prediction(event.number, self._labels[event.label], event.score / 255)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.link_world import World
 
+from kilofed.labelling import Labelling, Prediction, Trouble
 from kilofed.link.events import DeviceError, LabelAnswered, WindowSeen
 from kilofed.link.messages import Label, Labelled, Message, Seen, Watch, encode
 
@@ -87,3 +88,11 @@ def test_a_device_that_shows_nothing_says_so() -> None:
     assert [(event.code, event.detail) for event in told] == [(4, Watch.TYPE)]
     world.now += 3
     assert said(world) == [], "and it is not asked again"
+
+
+def test_a_device_that_names_no_class_of_its_model_stops_nothing() -> None:
+    labelling = Labelling(None, ("rest", "shake"))  # type: ignore[arg-type]
+    (told,) = labelling._take(WindowSeen(1, 65535, 0))
+    assert isinstance(told, Trouble)
+    assert labelling._label("rest") == [Trouble("the device has shown nothing yet")]
+    assert labelling._take(WindowSeen(2, 1, 255)) == [Prediction(2, "shake", 1.0)]
